@@ -1,0 +1,78 @@
+"""What every architecture promises, and the one place where a clock is put in order before an architecture sees it."""
+
+import abc
+import inspect
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from recurra.clock import Clock
+from recurra.shapes import Float, State, Tensor, wide
+
+
+class Mixer(nn.Module, abc.ABC):
+    """Mix a sequence over time, causally, with a state.
+
+    The one law: a cut changes nothing. `y, state = mixer(x, state, clock)` on the whole sequence, on any pieces
+    with the state handed across, or one step at a time, gives the same outputs, final state and gradients.
+    Prefill, streaming and single steps are all this one call.
+
+    A subclass is final. Its keyword-only constructor is its configuration, kept in `config`. It writes two
+    methods: `initial_state` and `mix`.
+    """
+
+    grows: ClassVar[bool] = False  # the state grows with the sequence: no constant memory
+    timed: ClassVar[bool] = False  # has a notion of time: honours `Clock.dt`
+    undecayed: ClassVar[tuple[str, ...]] = ()  # matrices that weight decay must leave alone; vectors always are
+    config: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        if args or kwargs:  # copying makes an empty one
+            bound = inspect.signature(cls).bind(*args, **kwargs)
+            bound.apply_defaults()
+            self.__dict__["config"] = dict(bound.arguments)
+        return self
+
+    @abc.abstractmethod
+    def initial_state(self, batch: int) -> State:
+        """The state before the first step: nested tuples of tensors, batch first."""
+
+    @abc.abstractmethod
+    def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
+        """The architecture itself. T >= 1, and steps that did not happen are at each row's end."""
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: State | None = None, clock: Clock | None = None
+    ) -> tuple[Float[Tensor, "B T D"], State]:
+        """Run over x from `state` (None: the start). Returns the outputs and the state after the last step.
+
+        Raises:
+            ValueError: the clock has another shape than x, or a `dt` that this architecture has no use for.
+        """
+        state = self.initial_state(len(x)) if state is None else state
+        clock = clock or None
+        if clock is not None:
+            self._check(x, clock)
+        if x.shape[1] == 0:
+            return x, state
+        if clock is None or clock.valid is None:
+            return self.mix(x, state, clock)
+        clock, order = clock.aligned()
+        index = order[..., None].expand_as(x)
+        y, state = self.mix(x.gather(1, index), state, clock)
+        y = y.masked_fill(~clock.valid[..., None], 0)
+        return torch.empty_like(y).scatter(1, index, y), state
+
+    def zeros(self, *shape: int) -> Float[Tensor, "..."]:
+        """Zeros for a state: on the parameters' device, in float32 or, if they are, float64."""
+        like = next(self.parameters())
+        return torch.zeros(shape, dtype=wide(like), device=like.device)
+
+    def _check(self, x: Tensor, clock: Clock) -> None:
+        for part in (clock.reset, clock.valid, clock.dt):
+            if part is not None and part.shape != x.shape[:2]:
+                raise ValueError(f"the clock is {tuple(part.shape)}, x is {tuple(x.shape[:2])}: they must agree")
+        if clock.dt is not None and not self.timed:
+            raise ValueError(f"{type(self).__name__} has no notion of time: it cannot honour Clock.dt")

@@ -1,0 +1,17 @@
+"""The recurrences: what is computed, with no parameters. One folder per engine, one file per way to compute it."""
+
+from recurra.ops.cell import Cell as Cell, Rule as Rule
+from recurra.ops.conv import ShortConv as ShortConv
+from recurra.ops.delta import Delta as Delta, LowRank as LowRank
+from recurra.ops.diag import Diag as Diag
+from recurra.ops.outer import Outer as Outer
+from recurra.ops.rings import (
+    LOG_SUM as LOG_SUM,
+    MAX_PLUS as MAX_PLUS,
+    MIN_MAX as MIN_MAX,
+    RINGS as RINGS,
+    SUM as SUM,
+    Ring as Ring,
+)
+from recurra.ops.scan import IMPLEMENTATIONS as IMPLEMENTATIONS, Scan as Scan, use as use
+from recurra.ops.selective import Selective as Selective

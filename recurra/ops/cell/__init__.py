@@ -1,0 +1,53 @@
+"""Nonlinear recurrences: a pointwise rule over a recurrent operator. A cell is data; engines run it."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Self
+
+from recurra.shapes import Bool, Float, Tensor
+
+
+class Rule(NamedTuple):
+    """A pointwise function and the number of vectors in each of its arguments.
+
+    `function(drive, recur, state, *params) -> (read, new_state)`: every argument is a tuple of tensors `(B, N)`,
+    except params, tensors `(N,)`. `drive` is W x + b, computed for all steps at once; `recur` is R `state[0]`.
+
+    `operator` says what R is: "dense", blocks `(recur, heads, d, d)` with heads * d = N (one block when full);
+    "diagonal", `(recur, N)`; "none"; or "own": the rule gets the weight itself as `recur = (weight,)` and does its
+    own products, for recurrences that are not pointwise over one product. Those run by the loop.
+    """
+
+    name: str
+    function: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
+    drive: int
+    recur: int
+    state: int = 1
+    params: int = 0
+    operator: str = "dense"
+
+
+class Cell(NamedTuple):
+    r"""A nonlinear cell over time.
+
+    .. math::  (o_t, s_t) = \operatorname{rule}(d_t,\; R\, s^{(0)}_{t-1},\; s_{t-1},\; \theta)
+
+    State: a tuple of `rule.state` tensors `(B, N)`; all zero before the first step. With `project`
+    :math:`P`, the read is P o and so is the state's first tensor, `(B, M)`; R then reads M features.
+    """
+
+    rule: Rule
+    drive: Float[Tensor, "B T GN"]  # G vectors of N side by side
+    weight: Float[Tensor, "..."] | None = None  # R, by the rule's operator
+    params: Float[Tensor, "P N"] | None = None
+    project: Float[Tensor, "M N"] | None = None
+    reset: Bool[Tensor, "B T"] | None = None
+    valid: Bool[Tensor, "B T"] | None = None
+
+    @property
+    def output(self) -> Tensor:
+        """The input whose type the read returns in."""
+        return self.drive
+
+    def hold(self, valid: Bool[Tensor, "B T"]) -> Self:
+        """The same record, told which steps did not happen: no drive makes a nonlinear step an identity."""
+        return self._replace(valid=valid)

@@ -1,0 +1,53 @@
+"""The definition of `Cell`: one step at a time, with torch's own products."""
+
+import torch
+from torch.nn import functional as F
+
+from recurra.ops.cell import Cell
+from recurra.ops.steps import restart
+from recurra.shapes import Float, Tensor
+
+
+def declines(record: Cell, state: tuple[Tensor, ...]) -> str | None:
+    """Never: this is the definition the others are measured against."""
+    return None
+
+
+def recur(record: Cell, hidden: Float[Tensor, "B M"]) -> tuple[Tensor, ...]:
+    """R h, as the rule wants it."""
+    weight, operator = record.weight, record.rule.operator
+    if operator == "none":
+        return ()
+    assert weight is not None
+    if operator == "own":
+        return (weight,)
+    if operator == "diagonal":
+        return (weight[:, None] * hidden).unbind(0)
+    gates, heads, rows, columns = weight.shape
+    if heads == 1:
+        return F.linear(hidden, weight.reshape(gates * rows, columns)).chunk(gates, -1)
+    blocks = hidden.unflatten(-1, (heads, columns))
+    return torch.einsum("ghij,bhj->gbhi", weight, blocks).flatten(2).unbind(0)
+
+
+def scan(
+    record: Cell, state: tuple[Float[Tensor, "B _"], ...]
+) -> tuple[Float[Tensor, "B T _"], tuple[Float[Tensor, "B _"], ...]]:
+    rule, steps = record.rule, record.drive.shape[1]
+    resets = [None] * steps if record.reset is None else record.reset.unbind(1)
+    valids = [None] * steps if record.valid is None else record.valid.unbind(1)
+    params = () if record.params is None else record.params.unbind(0)
+    reads = []
+    for drive, begins, happens in zip(record.drive.unbind(1), resets, valids, strict=True):
+        if begins is not None:
+            state = tuple(restart(begins, x) for x in state)
+        read, new = rule.function(drive.chunk(rule.drive, -1), recur(record, state[0]), state, *params)
+        if record.project is not None:
+            read = F.linear(read, record.project)
+            new = (read, *new[1:])
+        if happens is not None:
+            new = tuple(torch.where(happens[:, None], x, y) for x, y in zip(new, state, strict=True))
+            read = torch.where(happens[:, None], read, 0)
+        state = new
+        reads.append(read)
+    return torch.stack(reads, 1), tuple(state)

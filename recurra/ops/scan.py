@@ -1,0 +1,89 @@
+"""Choose an implementation for a record and run it. The only place that knows which implementations there are."""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from recurra.clock import Clock
+from recurra.ops import cell, conv, delta, diag, outer, selective
+from recurra.ops.cell import loop as cell_loop
+from recurra.ops.conv import loop as conv_loop
+from recurra.ops.delta import loop as delta_loop
+from recurra.ops.diag import loop as diag_loop
+from recurra.ops.outer import loop as outer_loop
+from recurra.ops.selective import loop as selective_loop
+from recurra.shapes import State, Tensor, wide, widen
+from recurra.state import each, leaves
+
+# Fastest first; the definition is last and never declines.
+IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
+    diag.Diag: (diag_loop,),
+    outer.Outer: (outer_loop,),
+    delta.Delta: (delta_loop,),
+    delta.LowRank: (delta_loop,),
+    cell.Cell: (cell_loop,),
+    conv.ShortConv: (conv_loop,),
+    selective.Selective: (selective_loop,),
+}
+
+_only: contextvars.ContextVar[str | None] = contextvars.ContextVar("recurra_only", default=None)
+
+
+def name_of(implementation: ModuleType) -> str:
+    """ "loop", "chunk", "native", ..."""
+    return implementation.__name__.rpartition(".")[2]
+
+
+@contextlib.contextmanager
+def use(name: str) -> Iterator[None]:
+    """Inside `with recurra.use("loop"):` every scan runs that implementation, or raises saying why it cannot."""
+    known = sorted({name_of(x) for several in IMPLEMENTATIONS.values() for x in several})
+    if name not in known:
+        raise ValueError(f"there is no implementation {name!r}; there are {', '.join(known)}")
+    token = _only.set(name)
+    try:
+        yield
+    finally:
+        _only.reset(token)
+
+
+def prepare(record: Any, state: State, clock: Clock | None = None) -> tuple[Any, State]:
+    """The record and state as implementations get them: resets inside, unreal steps stilled, one wide type."""
+    if clock is not None:
+        record = record._replace(reset=clock.reset)
+        if clock.valid is not None:
+            record = record.hold(clock.valid)
+    tensors = [x for x in record if isinstance(x, Tensor)]
+    real = wide(*tensors, *leaves(state))
+    record = type(record)(*(widen(x, real) if isinstance(x, Tensor) else x for x in record))
+    return record, each(lambda x: widen(x, real), state)
+
+
+def choose(record: Any, state: State) -> ModuleType:
+    """The first implementation that does not decline.
+
+    Raises:
+        ValueError: all decline (possible only under `use`); every reason is given.
+    """
+    reasons, only = [], _only.get()
+    for implementation in IMPLEMENTATIONS[type(record)]:
+        name = name_of(implementation)
+        reason = implementation.declines(record, state) if only in (None, name) else None
+        if only in (None, name) and reason is None:
+            return implementation
+        reasons.append(f"{name}: {reason or f'only {only} is asked for'}")
+    raise ValueError(f"no implementation of {type(record).__name__} will run: {'; '.join(reasons)}")
+
+
+class Scan(nn.Module):
+    """Run a recurrence: `scan(record, state, clock) -> (read, state)`. A module, so that hooks see every record."""
+
+    def forward(self, record: Any, state: State, clock: Clock | None = None) -> tuple[Tensor, State]:
+        kind = record.output.dtype
+        record, state = prepare(record, state, clock)
+        read, state = choose(record, state).scan(record, state)
+        return read.to(kind), state

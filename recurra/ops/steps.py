@@ -1,0 +1,13 @@
+"""What a clock does to one step, for every engine: begin again, or do nothing."""
+
+from recurra.shapes import Bool, Tensor
+
+
+def restart(reset: Bool[Tensor, " B"], state: Tensor, start: float = 0.0) -> Tensor:
+    """`state` with the rows that begin a sequence at their start; exact even after NaN."""
+    return state.masked_fill(reset.reshape(-1, *(1,) * (state.ndim - 1)), start)
+
+
+def blank(valid: Bool[Tensor, "B T"], x: Tensor, fill: float = 0.0) -> Tensor:
+    """`x` `(B, T, ...)` with `fill` where a step did not happen."""
+    return x.masked_fill((~valid).reshape(*valid.shape, *(1,) * (x.ndim - 2)), fill)

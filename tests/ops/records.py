@@ -1,0 +1,143 @@
+"""A random record of every kind: what the engine tests run over. A new engine adds its factories to RECORDS."""
+
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional as F
+
+from recurra.ops import LOG_SUM, MAX_PLUS, MIN_MAX, SUM, Cell, Delta, Diag, LowRank, Outer, Rule, Selective, ShortConv
+
+B, H, K, V, D, N = 2, 3, 5, 4, 6, 3
+
+
+def _normal(*shape, dtype, scale=1.0):
+    return scale * torch.randn(*shape, dtype=torch.float64).to(dtype)
+
+
+def _log_decay(*shape, dtype):
+    """Decays near 1 and near 0 together."""
+    return -torch.exp(3 * torch.randn(*shape, dtype=torch.float64) - 2).clamp(max=50).to(dtype)
+
+
+def _diag(ring=SUM, constant=False, complex_=False):
+    def make(T, dtype):
+        shape = (D,) if constant else (B, T, D)
+        drive, state = _normal(B, T, D, dtype=dtype), _normal(B, D, dtype=dtype)
+        decay = _log_decay(*shape, dtype=dtype).exp() if ring is SUM else _normal(*shape, dtype=dtype)
+        if ring in (MAX_PLUS, LOG_SUM):
+            decay = _log_decay(*shape, dtype=dtype)
+        if complex_:
+            turn = torch.polar(torch.ones_like(decay), 3 * torch.rand_like(decay))
+            decay = decay * turn
+            drive, state = torch.complex(drive, drive.flip(0)), torch.complex(state, state.flip(0))
+        return Diag(decay, drive, ring), state
+
+    return make
+
+
+def _outer(decay, before=False, bonus=False):
+    def make(T, dtype):
+        q, k, v = (_normal(B, T, H, n, dtype=dtype) for n in (K, K, V))
+        g = {"none": None, "head": _log_decay(B, T, H, dtype=dtype), "key": _log_decay(B, T, H, K, dtype=dtype)}[decay]
+        u = _normal(H, K, dtype=dtype) if bonus else None
+        return Outer(q, k, v, g, before, u), _normal(B, H, K, V, dtype=dtype)
+
+    return make
+
+
+def _delta(decay, low_rank=False):
+    def make(T, dtype):
+        q, k, v = (_normal(B, T, H, n, dtype=dtype) for n in (K, K, V))
+        k = F.normalize(k, dim=-1)
+        g = {"none": None, "head": _log_decay(B, T, H, dtype=dtype), "key": _log_decay(B, T, H, K, dtype=dtype)}[decay]
+        strength = torch.rand(B, T, H, 1, dtype=torch.float64).to(dtype)
+        state = _normal(B, H, K, V, dtype=dtype)
+        if low_rank:
+            return LowRank(q, k, v, -k, 0.5 * strength * k, g), state
+        return Delta(q, k, v, strength * k, g), state
+
+    return make
+
+
+def _gates(drive, recur, state, peep):
+    """A cell of two gates and two states, unlike any published one."""
+    h, c = state
+    keep = torch.sigmoid(drive[0] + recur[0] + peep * c)
+    c = keep * c + (1 - keep) * torch.tanh(drive[1] + recur[1])
+    h = torch.tanh(c) + 0.1 * h
+    return h, (h, c)
+
+
+def _plain(drive, recur, state):
+    h = torch.tanh(drive[0] + sum(recur))
+    return h, (h,)
+
+
+def _own(drive, recur, state):
+    h = torch.tanh(drive[0] + torch.tanh(state[0] @ recur[0].T) @ recur[0])
+    return h, (h,)
+
+
+def _cell(rule, weight, project=False):
+    def make(T, dtype):
+        drive = _normal(B, T, rule.drive * D, dtype=dtype)
+        width = 2 if project else D
+        w = None if weight is None else _normal(*weight, dtype=dtype, scale=0.4)
+        if project:
+            w = w[..., :width].contiguous()
+        params = _normal(rule.params, D, dtype=dtype) if rule.params else None
+        p = _normal(width, D, dtype=dtype, scale=0.4) if project else None
+        state = (_normal(B, width, dtype=dtype), *(_normal(B, D, dtype=dtype) for _ in range(rule.state - 1)))
+        return Cell(rule, drive, w, params, p), state
+
+    return make
+
+
+def _conv(bias, silu):
+    def make(T, dtype):
+        b = _normal(D, dtype=dtype) if bias else None
+        return ShortConv(_normal(B, T, D, dtype=dtype), _normal(D, 4, dtype=dtype), b, silu), _normal(
+            B, 3, D, dtype=dtype
+        )
+
+    return make
+
+
+def _selective(T, dtype):
+    x, b, c = _normal(B, T, D, dtype=dtype), _normal(B, T, N, dtype=dtype), _normal(B, T, N, dtype=dtype)
+    step = F.softplus(3 * _normal(B, T, D, dtype=dtype))
+    return Selective(x, step, -_normal(D, N, dtype=dtype).exp(), b, c), _normal(B, D, N, dtype=dtype)
+
+
+# name -> make(T, dtype) -> (record, state)
+RECORDS: dict[str, Callable] = {
+    "diag": _diag(),
+    "diag-constant": _diag(constant=True),
+    "diag-complex": _diag(complex_=True),
+    "diag-complex-constant": _diag(complex_=True, constant=True),
+    "diag-min-max": _diag(MIN_MAX),
+    "diag-max-plus": _diag(MAX_PLUS),
+    "diag-log-sum": _diag(LOG_SUM),
+    "outer-no-decay": _outer("none"),
+    "outer-head-decay": _outer("head"),
+    "outer-key-decay": _outer("key"),
+    "outer-before": _outer("key", before=True),
+    "outer-before-head": _outer("head", before=True),
+    "outer-bonus": _outer("key", before=True, bonus=True),
+    "outer-bonus-no-decay": _outer("none", before=True, bonus=True),
+    "delta-no-decay": _delta("none"),
+    "delta-head-decay": _delta("head"),
+    "delta-key-decay": _delta("key"),
+    "low-rank-no-decay": _delta("none", low_rank=True),
+    "low-rank-head-decay": _delta("head", low_rank=True),
+    "low-rank-key-decay": _delta("key", low_rank=True),
+    "cell-dense": _cell(Rule("gates", _gates, 2, 2, 2, 1), (2, 1, D, D)),
+    "cell-heads": _cell(Rule("gates", _gates, 2, 2, 2, 1), (2, 2, D // 2, D // 2)),
+    "cell-diagonal": _cell(Rule("plain", _plain, 1, 1, operator="diagonal"), (1, D)),
+    "cell-none": _cell(Rule("plain", _plain, 1, 0, operator="none"), None),
+    "cell-own": _cell(Rule("own", _own, 1, 1, operator="own"), (D, D)),
+    "cell-project": _cell(Rule("gates", _gates, 2, 2, 2, 1), (2, 1, D, D), project=True),
+    "conv": _conv(True, True),
+    "conv-plain": _conv(False, False),
+    "selective": _selective,
+}

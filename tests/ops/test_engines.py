@@ -1,0 +1,151 @@
+"""Every implementation of every engine against its loop, and the loops against their own derivatives."""
+
+import pytest
+import torch
+from ops.records import RECORDS, B
+
+from recurra.clock import Clock
+from recurra.ops.scan import IMPLEMENTATIONS, name_of, prepare
+from recurra.shapes import Tensor
+from recurra.state import each, leaves
+
+LENGTHS = (1, 2, 15, 16, 17, 63, 64, 65, 97)
+
+
+def _pairs():
+    for name, make in RECORDS.items():
+        record, _ = make(3, torch.float64)
+        for implementation in IMPLEMENTATIONS[type(record)][:-1]:
+            yield pytest.param(name, implementation, id=f"{name}-{name_of(implementation)}")
+
+
+def _clock(T, reset=False, valid=False):
+    r = torch.rand(B, T) < 0.2 if reset else None
+    if reset and T > 4:
+        r[:, 1:3] = True  # twice in a row
+    return Clock(r, torch.arange(T)[None] < torch.tensor([[T], [T - T // 3]]) if valid else None)
+
+
+def _run(implementation, record, state, clock):
+    """Read, final state and the gradients of both, with respect to every float in the record and the state."""
+    leaf = [x.detach().clone().requires_grad_() if _float(x) else x for x in record]
+    record = type(record)(*leaf)
+    state = each(lambda x: x.detach().clone().requires_grad_(), state)
+    wanted = [*(x for x in leaf if _float(x)), *leaves(state)]
+    ready, start = prepare(record, state, clock)
+    reason = implementation.declines(ready, start)
+    if reason is not None:
+        return reason
+    read, final = implementation.scan(ready, start)
+    torch.manual_seed(7)
+    total = sum((x * torch.randn_like(x)).sum() for x in (read, *leaves(final)))
+    total = total.real if total.is_complex() else total
+    grads = torch.autograd.grad(total, wanted, allow_unused=True)
+    zeros = [torch.zeros_like(w) if g is None else g for g, w in zip(grads, wanted, strict=True)]
+    return [read.detach(), *(x.detach() for x in leaves(final)), *zeros]
+
+
+def _float(x):
+    return isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())
+
+
+@pytest.mark.parametrize("T", LENGTHS)
+@pytest.mark.parametrize(("name", "implementation"), _pairs())
+@pytest.mark.parametrize("when", ["plain", "reset", "valid", "both"])
+def test_values_and_gradients_equal_the_loops_in_float64(name, implementation, T, when):
+    record, state = RECORDS[name](T, torch.float64)
+    clock = _clock(T, when in ("reset", "both"), when in ("valid", "both"))
+    got = _run(implementation, record, state, clock)
+    if isinstance(got, str):
+        # a decline is an answer, but not for a sequence of many plain steps
+        assert T == 1 or when != "plain", f"{name_of(implementation)} declines {name} at T = {T}: {got}"
+        return
+    want = _run(IMPLEMENTATIONS[type(record)][-1], record, state, clock)
+    for x, y in zip(got, want, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("name", "implementation"), _pairs())
+def test_float32_error_is_at_most_twice_the_loops(name, implementation):
+    ours, loops = [], []
+    for _ in range(4):
+        record, state = RECORDS[name](97, torch.float32)
+        truth = [x.double() if not x.is_complex() else x.to(torch.complex128) for x in record if _float(x)]
+        it = iter(truth)
+        exact = type(record)(*(next(it) if _float(x) else x for x in record))
+        exact_state = each(lambda x: x.to(torch.complex128 if x.is_complex() else torch.float64), state)
+        clock, loop = _clock(97, reset=True), IMPLEMENTATIONS[type(record)][-1]
+        want = _run(loop, exact, exact_state, clock)
+        for into, module in ((ours, implementation), (loops, loop)):
+            got = _run(module, record, state, clock)
+            if isinstance(got, str):
+                return
+            into.append([float((x - y).abs().max()) for x, y in zip(got, want, strict=True)])
+    scale = [float(y.abs().max()) for y in want]
+    for mine, theirs, size in zip(zip(*ours, strict=True), zip(*loops, strict=True), scale, strict=True):
+        assert max(mine) <= 2 * max(theirs) + torch.finfo(torch.float32).eps * max(size, 1), (mine, theirs)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_definition_passes_gradcheck(name):
+    record, state = RECORDS[name](3, torch.float64)
+    clock = _clock(3, reset=True)
+    inputs = [x.requires_grad_() for x in record if _float(x)]
+    own = [x.requires_grad_() for x in leaves(state)]
+
+    def run(*tensors):
+        it = iter(tensors)
+        fresh = type(record)(*(next(it) if _float(x) else x for x in record))
+        ready, start = prepare(fresh, each(lambda _: next(it), state), clock)
+        read, final = IMPLEMENTATIONS[type(record)][-1].scan(ready, start)
+        return (read, *leaves(final))
+
+    assert torch.autograd.gradcheck(run, [*inputs, *own])
+
+
+@pytest.mark.parametrize(("name", "implementation"), _pairs())
+@pytest.mark.parametrize("cut", [1, 16, 33, 63])
+def test_a_cut_changes_nothing(name, implementation, cut):
+    record, state = RECORDS[name](64, torch.float64)
+    clock = _clock(64, reset=True)
+    ready, start = prepare(record, state, clock)
+    whole, last = implementation.scan(ready, start)
+
+    def piece(a, b):
+        return type(ready)(*(x[:, a:b] if isinstance(x, Tensor) and x.ndim > 1 and x.shape[1] == 64 else x for x in ready))
+
+    reads = []
+    for a, b in ((0, cut), (cut, 64)):
+        module = IMPLEMENTATIONS[type(record)][-1] if implementation.declines(piece(a, b), start) else implementation
+        read, start = module.scan(piece(a, b), start)
+        reads.append(read)
+    torch.testing.assert_close(torch.cat(reads, 1), whole, rtol=1e-10, atol=1e-10)
+    for x, y in zip(leaves(start), leaves(last), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("name", "implementation"), _pairs())
+def test_a_reset_forgets_even_nan(name, implementation):
+    record, state = RECORDS[name](20, torch.float64)
+    reset = torch.zeros(B, 20, dtype=torch.bool)
+    reset[:, 0] = True
+    ready, start = prepare(record, each(lambda x: torch.full_like(x, torch.nan), state), Clock(reset))
+    if implementation.declines(ready, start) is not None:
+        return
+    read, last = implementation.scan(ready, start)
+    assert all(torch.isfinite(x).all() for x in (read, *leaves(last)))
+
+
+@pytest.mark.parametrize(("name", "implementation"), _pairs())
+def test_strided_inputs_give_the_same(name, implementation):
+    record, state = RECORDS[name](33, torch.float64)
+    ready, start = prepare(record, state, None)
+
+    def strided(x):
+        return x.transpose(0, -1).contiguous().transpose(0, -1) if isinstance(x, Tensor) else x
+
+    want, want_last = implementation.scan(ready, start)
+    got, got_last = implementation.scan(type(ready)(*map(strided, ready)), each(strided, start))
+    torch.testing.assert_close(got, want)
+    for x, y in zip(leaves(got_last), leaves(want_last), strict=True):
+        torch.testing.assert_close(x, y)
