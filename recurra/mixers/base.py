@@ -2,7 +2,7 @@
 
 import abc
 import inspect
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -27,7 +27,7 @@ class Mixer(nn.Module, abc.ABC):
     undecayed: ClassVar[tuple[str, ...]] = ()  # matrices that weight decay must leave alone; vectors always are
     config: dict[str, Any]
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Mixer":
         self = super().__new__(cls)
         if args or kwargs:  # copying makes an empty one
             bound = inspect.signature(cls).bind(*args, **kwargs)

@@ -48,7 +48,12 @@ def timed(mixer, clock, T, B=2):
 
 @each_mixer
 @settings(max_examples=10, deadline=None)
-@given(cuts=st.lists(st.integers(0, 37), max_size=4).map(sorted), resets=st.booleans(), gaps=st.booleans(), seed=st.integers(0, 99))
+@given(
+    cuts=st.lists(st.integers(0, 37), max_size=4).map(sorted),
+    resets=st.booleans(),
+    gaps=st.booleans(),
+    seed=st.integers(0, 99),
+)
 def test_a_cut_changes_nothing(name, cuts, resets, gaps, seed):
     mixer = build(name)
     torch.manual_seed(seed)
@@ -127,7 +132,9 @@ def test_steps_that_did_not_happen_change_nothing(name):
     assert (y[~valid] == 0).all()
     for row in range(2):
         happened = valid[row]
-        own = Clock(reset[row : row + 1, happened], None, None if clock.dt is None else clock.dt[row : row + 1, happened])
+        own = Clock(
+            reset[row : row + 1, happened], None, None if clock.dt is None else clock.dt[row : row + 1, happened]
+        )
         alone, end = mixer(x[row : row + 1, happened], None, own)
         assert_close(y[row, happened], alone[0])
         if not mixer.grows:
@@ -201,7 +208,7 @@ def test_gradients_of_pieces_equal_gradients_of_the_whole(name):
 def test_long_gradients_are_finite(name):
     mixer = build(name, torch.float32)
     x = torch.randn(1, 2048, WIDTH, requires_grad=True)
-    y, state = mixer(x)
+    y, _ = mixer(x)
     assert torch.isfinite(y).all()
     grads = torch.autograd.grad(y.square().mean(), [x, *mixer.parameters()])
     assert all(torch.isfinite(g).all() for g in grads)

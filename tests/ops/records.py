@@ -61,10 +61,10 @@ def _delta(decay, low_rank=False):
 
 def _gates(drive, recur, state, peep):
     """A cell of two gates and two states, unlike any published one."""
-    h, c = state
-    keep = torch.sigmoid(drive[0] + recur[0] + peep * c)
-    c = keep * c + (1 - keep) * torch.tanh(drive[1] + recur[1])
-    h = torch.tanh(c) + 0.1 * h
+    _, before = state
+    keep = torch.sigmoid(drive[0] + recur[0] + peep * before)
+    c = keep * before + (1 - keep) * torch.tanh(drive[1] + recur[1])
+    h = torch.tanh(c) + 0.1 * before
     return h, (h, c)
 
 

@@ -19,6 +19,9 @@ def _pairs():
             yield pytest.param(name, implementation, id=f"{name}-{name_of(implementation)}")
 
 
+PAIRS = list(_pairs())
+
+
 def _clock(T, reset=False, valid=False):
     r = torch.rand(B, T) < 0.2 if reset else None
     if reset and T > 4:
@@ -50,7 +53,7 @@ def _float(x):
 
 
 @pytest.mark.parametrize("T", LENGTHS)
-@pytest.mark.parametrize(("name", "implementation"), _pairs())
+@pytest.mark.parametrize(("name", "implementation"), PAIRS)
 @pytest.mark.parametrize("when", ["plain", "reset", "valid", "both"])
 def test_values_and_gradients_equal_the_loops_in_float64(name, implementation, T, when):
     record, state = RECORDS[name](T, torch.float64)
@@ -65,7 +68,7 @@ def test_values_and_gradients_equal_the_loops_in_float64(name, implementation, T
         torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize(("name", "implementation"), _pairs())
+@pytest.mark.parametrize(("name", "implementation"), PAIRS)
 def test_float32_error_is_at_most_twice_the_loops(name, implementation):
     ours, loops = [], []
     for _ in range(4):
@@ -103,7 +106,7 @@ def test_the_definition_passes_gradcheck(name):
     assert torch.autograd.gradcheck(run, [*inputs, *own])
 
 
-@pytest.mark.parametrize(("name", "implementation"), _pairs())
+@pytest.mark.parametrize(("name", "implementation"), PAIRS)
 @pytest.mark.parametrize("cut", [1, 16, 33, 63])
 def test_a_cut_changes_nothing(name, implementation, cut):
     record, state = RECORDS[name](64, torch.float64)
@@ -112,7 +115,9 @@ def test_a_cut_changes_nothing(name, implementation, cut):
     whole, last = implementation.scan(ready, start)
 
     def piece(a, b):
-        return type(ready)(*(x[:, a:b] if isinstance(x, Tensor) and x.ndim > 1 and x.shape[1] == 64 else x for x in ready))
+        return type(ready)(
+            *(x[:, a:b] if isinstance(x, Tensor) and x.ndim > 1 and x.shape[1] == 64 else x for x in ready)
+        )
 
     reads = []
     for a, b in ((0, cut), (cut, 64)):
@@ -124,7 +129,7 @@ def test_a_cut_changes_nothing(name, implementation, cut):
         torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize(("name", "implementation"), _pairs())
+@pytest.mark.parametrize(("name", "implementation"), PAIRS)
 def test_a_reset_forgets_even_nan(name, implementation):
     record, state = RECORDS[name](20, torch.float64)
     reset = torch.zeros(B, 20, dtype=torch.bool)
@@ -136,7 +141,7 @@ def test_a_reset_forgets_even_nan(name, implementation):
     assert all(torch.isfinite(x).all() for x in (read, *leaves(last)))
 
 
-@pytest.mark.parametrize(("name", "implementation"), _pairs())
+@pytest.mark.parametrize(("name", "implementation"), PAIRS)
 def test_strided_inputs_give_the_same(name, implementation):
     record, state = RECORDS[name](33, torch.float64)
     ready, start = prepare(record, state, None)

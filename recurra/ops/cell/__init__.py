@@ -1,7 +1,7 @@
 """Nonlinear recurrences: a pointwise rule over a recurrent operator. A cell is data; engines run it."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from recurra.shapes import Bool, Float, Tensor
 
@@ -48,6 +48,6 @@ class Cell(NamedTuple):
         """The input whose type the read returns in."""
         return self.drive
 
-    def hold(self, valid: Bool[Tensor, "B T"]) -> Self:
+    def hold(self, valid: Bool[Tensor, "B T"]) -> "Cell":
         """The same record, told which steps did not happen: no drive makes a nonlinear step an identity."""
         return self._replace(valid=valid)

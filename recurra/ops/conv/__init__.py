@@ -1,6 +1,6 @@
 """The short causal convolution in front of many recurrences. Its past inputs are state like any other."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from recurra.shapes import Bool, Float, Tensor
 
@@ -25,6 +25,6 @@ class ShortConv(NamedTuple):
         """The input whose type the read returns in."""
         return self.x
 
-    def hold(self, valid: Bool[Tensor, "B T"]) -> Self:
+    def hold(self, valid: Bool[Tensor, "B T"]) -> "ShortConv":
         """The same record, told which steps did not happen: no input leaves the past as it was."""
         return self._replace(valid=valid)

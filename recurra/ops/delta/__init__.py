@@ -1,6 +1,6 @@
 """Matrix memory that corrects itself: before a value is written, what the key recalls is taken away."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from recurra.ops.steps import blank
 from recurra.shapes import Bool, Float, Tensor
@@ -28,7 +28,7 @@ class Delta(NamedTuple):
         """The input whose type the read returns in."""
         return self.value
 
-    def hold(self, valid: Bool[Tensor, "B T"]) -> Self:
+    def hold(self, valid: Bool[Tensor, "B T"]) -> "Delta":
         """The same record with steps that change nothing where `valid` is False."""
         decay = None if self.log_decay is None else blank(valid, self.log_decay)
         return self._replace(key=blank(valid, self.key), log_decay=decay)
@@ -57,7 +57,7 @@ class LowRank(NamedTuple):
         """The input whose type the read returns in."""
         return self.value
 
-    def hold(self, valid: Bool[Tensor, "B T"]) -> Self:
+    def hold(self, valid: Bool[Tensor, "B T"]) -> "LowRank":
         """The same record with steps that change nothing where `valid` is False."""
         decay = None if self.log_decay is None else blank(valid, self.log_decay)
         return self._replace(key=blank(valid, self.key), answer=blank(valid, self.answer), log_decay=decay)

@@ -1,6 +1,6 @@
 """Elementwise recurrences: every feature is on its own, over any ring."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from recurra.ops.rings import SUM, Ring
 from recurra.ops.steps import blank
@@ -25,7 +25,7 @@ class Diag(NamedTuple):
         """The input whose type the read returns in."""
         return self.drive
 
-    def hold(self, valid: Bool[Tensor, "B T"]) -> Self:
+    def hold(self, valid: Bool[Tensor, "B T"]) -> "Diag":
         """The same record with steps that change nothing where `valid` is False."""
         decay = blank(valid, self.decay.expand_as(self.drive), self.ring.one)
         return self._replace(decay=decay, drive=blank(valid, self.drive, self.ring.zero))

@@ -1,6 +1,6 @@
 """Matrix memory that decays and is written by outer products."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from recurra.ops.steps import blank
 from recurra.shapes import Bool, Float, Tensor
@@ -30,7 +30,7 @@ class Outer(NamedTuple):
         """The input whose type the read returns in."""
         return self.value
 
-    def hold(self, valid: Bool[Tensor, "B T"]) -> Self:
+    def hold(self, valid: Bool[Tensor, "B T"]) -> "Outer":
         """The same record with steps that change nothing where `valid` is False."""
         decay = None if self.log_decay is None else blank(valid, self.log_decay)
         return self._replace(key=blank(valid, self.key), log_decay=decay)

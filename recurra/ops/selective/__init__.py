@@ -1,6 +1,6 @@
 """Mamba's selective scan: a diagonal recurrence whose N states a feature are made, used and summed on the spot."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from recurra.ops.steps import blank
 from recurra.shapes import Bool, Float, Tensor
@@ -27,6 +27,6 @@ class Selective(NamedTuple):
         """The input whose type the read returns in."""
         return self.x
 
-    def hold(self, valid: Bool[Tensor, "B T"]) -> Self:
+    def hold(self, valid: Bool[Tensor, "B T"]) -> "Selective":
         """The same record with steps that change nothing where `valid` is False."""
         return self._replace(step=blank(valid, self.step))
