@@ -83,7 +83,7 @@ class Clock:
         """
         valid = self.valid
         assert valid is not None
-        order = (~valid).to(torch.uint8).argsort(1, stable=True)
+        order = torch.argsort((~valid).to(torch.uint8), dim=1, stable=True)
         reset = None if self.reset is None else (self.reset & valid).gather(1, order)
         dt = None if self.dt is None else self.dt.gather(1, order)
         return Clock(reset, valid.gather(1, order), dt), order

@@ -22,8 +22,8 @@ def wide(*tensors: Tensor | None) -> torch.dtype:
     return torch.float64 if double else torch.float32
 
 
-def widen(x: Tensor | None, real: torch.dtype) -> Tensor | None:
-    """`x` in `real`, or in the complex type of that precision; whole numbers and None are left alone."""
-    if x is None or not (x.is_floating_point() or x.is_complex()):
+def widen(x: Tensor, real: torch.dtype) -> Tensor:
+    """`x` in `real`, or in the complex type of that precision; whole numbers are left alone."""
+    if not (x.is_floating_point() or x.is_complex()):
         return x
     return x.to(real.to_complex() if x.is_complex() else real)

@@ -17,6 +17,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from recurra.files import aside
 from recurra.shapes import State, Tensor
 
 FORMAT = "recurra-state-1"
@@ -101,13 +102,8 @@ def save(path: str | os.PathLike[str], state: State, module: Any, steps: int) ->
         "structure": json.dumps(_structure(state, iter(range(10**9)))),
     }  # fmt: skip
     tensors = {str(i): _real(x.detach()).contiguous().clone() for i, x in enumerate(leaves(state))}
-    path = pathlib.Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        safetensors.torch.save_file(tensors, aside, header)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with aside(path) as fresh:
+        safetensors.torch.save_file(tensors, fresh, header)
 
 
 def load(path: str | os.PathLike[str], module: Any) -> tuple[State, int]:

@@ -32,7 +32,7 @@ class Mixer(nn.Module, abc.ABC):
         if args or kwargs:  # copying makes an empty one
             bound = inspect.signature(cls).bind(*args, **kwargs)
             bound.apply_defaults()
-            self.__dict__["config"] = dict(bound.arguments)
+            object.__setattr__(self, "config", dict(bound.arguments))
         return self
 
     @abc.abstractmethod
@@ -57,13 +57,14 @@ class Mixer(nn.Module, abc.ABC):
             self._check(x, clock)
         if x.shape[1] == 0:
             return x, state
-        if clock is None or clock.valid is None:
+        valid = None if clock is None else clock.valid
+        if clock is None or valid is None:
             return self.mix(x, state, clock)
         clock, order = clock.aligned()
         index = order[..., None].expand_as(x)
         y, state = self.mix(x.gather(1, index), state, clock)
-        y = y.masked_fill(~clock.valid[..., None], 0)
-        return torch.empty_like(y).scatter(1, index, y), state
+        happened = valid.gather(1, order)[..., None]
+        return torch.empty_like(y).scatter(1, index, y.masked_fill(~happened, 0)), state
 
     def zeros(self, *shape: int) -> Float[Tensor, "..."]:
         """Zeros for a state: on the parameters' device, in float32 or, if they are, float64."""

@@ -1,0 +1,29 @@
+"""Writing files so that a full disk, a kill or a second process never leaves half of one: aside, synced, renamed."""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def aside(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Give a path to write to; when the block ends well it becomes `path`, otherwise it is removed."""
+    path = pathlib.Path(path)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield fresh
+        with open(fresh, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Strict JSON (no NaN), indented, written aside."""
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    with aside(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")
