@@ -1,0 +1,41 @@
+"""How weights start, in one place. Functions that end in `_` write into the tensors they are given."""
+
+import math
+
+import torch
+
+from recurra.shapes import Float, Tensor
+
+
+@torch.no_grad()
+def small_(weight: Float[Tensor, "M N"]) -> None:
+    """Normal with deviation sqrt(2 / (5 N)): Nguyen & Salazar 2019, https://arxiv.org/abs/1910.05895."""
+    weight.normal_(0, math.sqrt(2 / (5 * weight.shape[1])))
+
+
+@torch.no_grad()
+def shallow_(weight: Float[Tensor, "M N"], depth: int) -> None:
+    """Normal with deviation 2 / (depth sqrt(N)), for what is added to a residual stream by one of `depth` blocks.
+
+    Wang & Komatsuzaki 2021, https://github.com/kingoflolz/mesh-transformer-jax.
+    """
+    weight.normal_(0, 2 / (depth * math.sqrt(weight.shape[1])))
+
+
+@torch.no_grad()
+def step_bias_(bias: Float[Tensor, " D"], low: float = 1e-3, high: float = 1e-1, floor: float = 1e-4) -> None:
+    """So that softplus(bias) is spread evenly over the logarithms of [low, high]: the time steps of Gu & Dao 2023."""
+    step = (torch.rand_like(bias) * math.log(high / low) + math.log(low)).exp().clamp(min=floor)
+    bias.copy_(step + torch.log(-torch.expm1(-step)))
+
+
+@torch.no_grad()
+def ring_(log_rate: Float[Tensor, " N"], log_phase: Float[Tensor, " N"], low: float, high: float, phase: float) -> None:
+    """So that exp(-e^log_rate + i e^log_phase) is even over the ring of radii [low, high] and angles [0, phase].
+
+    Orvieto et al. 2023, https://arxiv.org/abs/2303.06349.
+    """
+    # a uniform number may be 0, and the logarithm of the angle or of the radius must not be infinite
+    area, turn = torch.rand(2, len(log_rate), dtype=log_rate.dtype).clamp(min=torch.finfo(log_rate.dtype).tiny)
+    log_rate.copy_((-0.5 * (area * (high**2 - low**2) + low**2).log()).log())
+    log_phase.copy_((phase * turn).log())
