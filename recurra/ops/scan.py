@@ -10,7 +10,7 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.ops import cell, conv, delta, diag, outer, selective
-from recurra.ops.cell import loop as cell_loop
+from recurra.ops.cell import loop as cell_loop, torch as cell_torch
 from recurra.ops.conv import loop as conv_loop
 from recurra.ops.delta import loop as delta_loop
 from recurra.ops.diag import loop as diag_loop
@@ -25,7 +25,7 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     outer.Outer: (outer_loop,),
     delta.Delta: (delta_loop,),
     delta.LowRank: (delta_loop,),
-    cell.Cell: (cell_loop,),
+    cell.Cell: (cell_torch, cell_loop),
     conv.ShortConv: (conv_loop,),
     selective.Selective: (selective_loop,),
 }
@@ -54,9 +54,10 @@ def use(name: str) -> Iterator[None]:
 def prepare(record: Any, state: State, clock: Clock | None = None) -> tuple[Any, State]:
     """The record and state as implementations get them: resets inside, unreal steps stilled, one wide type."""
     if clock is not None:
-        record = record._replace(reset=clock.reset)
-        if clock.valid is not None:
-            record = record.hold(clock.valid)
+        reset, valid = clock.reset, clock.valid
+        record = record._replace(reset=reset if reset is None or valid is None else reset & valid)
+        if valid is not None:
+            record = record.hold(valid)
     tensors = [x for x in record if isinstance(x, Tensor)]
     real = wide(*tensors, *leaves(state))
     record = type(record)(*(widen(x, real) if isinstance(x, Tensor) else x for x in record))

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from recurra.ops import LOG_SUM, MAX_PLUS, MIN_MAX, SUM, Cell, Delta, Diag, LowRank, Outer, Rule, Selective, ShortConv
+from recurra.ops.cell import rules
 
 B, H, K, V, D, N = 2, 3, 5, 4, 6, 3
 
@@ -93,6 +94,22 @@ def _cell(rule, weight, project=False):
     return make
 
 
+def _fused(rule, project=False):
+    """A cell that torch fuses: it makes W x + b itself, from x of a width of its own."""
+
+    def make(T, dtype):
+        gates, read, inputs = rule.drive, 2 if project else D, D - 1
+        w, r = (_normal(*s, dtype=dtype, scale=0.4) for s in ((gates * D, inputs), (gates, 1, D, read)))
+        bias = _normal(gates * D, dtype=dtype)
+        params = _normal(rule.params, D, dtype=dtype) if rule.params else None
+        p = _normal(read, D, dtype=dtype, scale=0.4) if project else None
+        state = (_normal(B, read, dtype=dtype), *(_normal(B, D, dtype=dtype) for _ in range(rule.state - 1)))
+        x = _normal(B, T, inputs, dtype=dtype)
+        return Cell(rule, x, r, params, p, input_weight=w, bias=bias), state
+
+    return make
+
+
 def _conv(bias, silu):
     def make(T, dtype):
         b = _normal(D, dtype=dtype) if bias else None
@@ -137,6 +154,13 @@ RECORDS: dict[str, Callable] = {
     "cell-none": _cell(Rule("plain", _plain, 1, 0, operator="none"), None),
     "cell-own": _cell(Rule("own", _own, 1, 1, operator="own"), (D, D)),
     "cell-project": _cell(Rule("gates", _gates, 2, 2, 2, 1), (2, 1, D, D), project=True),
+    "cell-lstm": _fused(rules.LSTM),
+    "cell-lstm-project": _fused(rules.LSTM, project=True),
+    "cell-gru": _fused(rules.GRU_AFTER),
+    "cell-elman-tanh": _fused(rules.ELMAN_TANH),
+    "cell-elman-relu": _fused(rules.ELMAN_RELU),
+    "cell-lstm-peephole": _cell(rules.LSTM_PEEPHOLE, (4, 1, D, D)),
+    "cell-gru-before": _cell(rules.GRU_BEFORE, (3, 1, D, D)),
     "conv": _conv(True, True),
     "conv-plain": _conv(False, False),
     "selective": _selective,

@@ -11,11 +11,16 @@ from recurra.state import each, leaves
 
 LENGTHS = (1, 2, 15, 16, 17, 63, 64, 65, 97)
 
+# What torch has fused functions for. Every other implementation must run every record of its kind.
+FUSED = ("cell-lstm", "cell-lstm-project", "cell-gru", "cell-elman-tanh", "cell-elman-relu")
+
 
 def _pairs():
     for name, make in RECORDS.items():
         record, _ = make(3, torch.float64)
         for implementation in IMPLEMENTATIONS[type(record)][:-1]:
+            if name_of(implementation) == "torch" and name not in FUSED:
+                continue
             yield pytest.param(name, implementation, id=f"{name}-{name_of(implementation)}")
 
 
@@ -41,7 +46,7 @@ def _run(implementation, record, state, clock):
         return reason
     read, final = implementation.scan(ready, start)
     torch.manual_seed(7)
-    total = sum((x * torch.randn_like(x)).sum() for x in (read, *leaves(final)))
+    total = sum((x * torch.randn(x.shape, dtype=x.dtype)).sum() for x in (read, *leaves(final)))
     total = total.real if total.is_complex() else total
     grads = torch.autograd.grad(total, wanted, allow_unused=True)
     zeros = [torch.zeros_like(w) if g is None else g for g, w in zip(grads, wanted, strict=True)]

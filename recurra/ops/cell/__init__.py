@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from torch.nn import functional as F
+
 from recurra.shapes import Bool, Float, Tensor
 
 
@@ -33,15 +35,27 @@ class Cell(NamedTuple):
 
     State: a tuple of `rule.state` tensors `(B, N)`; all zero before the first step. With `project`
     :math:`P`, the read is P o and so is the state's first tensor, `(B, M)`; R then reads M features.
+
+    What drives a cell is nearly always :math:`d = W x + b`. With `input_weight` W the record holds x itself in place
+    of d, because some implementations make that product on their way; the others ask for `driven()`.
     """
 
     rule: Rule
-    drive: Float[Tensor, "B T GN"]  # G vectors of N side by side
+    drive: Float[Tensor, "B T _"]  # d, G vectors of N side by side; with `input_weight`, x
     weight: Float[Tensor, "..."] | None = None  # R, by the rule's operator
     params: Float[Tensor, "P N"] | None = None
     project: Float[Tensor, "M N"] | None = None
     reset: Bool[Tensor, "B T"] | None = None
     valid: Bool[Tensor, "B T"] | None = None
+    input_weight: Float[Tensor, "GN D"] | None = None  # W
+    bias: Float[Tensor, " GN"] | None = None  # b; only with `input_weight`
+
+    def driven(self) -> "Cell":
+        """The same record with its drive made: d in place of x, W and b."""
+        if self.input_weight is None:
+            return self
+        drive = F.linear(self.drive, self.input_weight, self.bias)
+        return self._replace(drive=drive, input_weight=None, bias=None)
 
     @property
     def output(self) -> Tensor:

@@ -33,6 +33,7 @@ def recur(record: Cell, hidden: Float[Tensor, "B M"]) -> tuple[Tensor, ...]:
 def scan(
     record: Cell, state: tuple[Float[Tensor, "B _"], ...]
 ) -> tuple[Float[Tensor, "B T _"], tuple[Float[Tensor, "B _"], ...]]:
+    record = record.driven()
     rule, steps = record.rule, record.drive.shape[1]
     resets = [None] * steps if record.reset is None else record.reset.unbind(1)
     valids = [None] * steps if record.valid is None else record.valid.unbind(1)
