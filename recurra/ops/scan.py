@@ -13,7 +13,7 @@ from recurra.ops import cell, conv, delta, diag, outer, selective
 from recurra.ops.cell import loop as cell_loop, torch as cell_torch
 from recurra.ops.conv import loop as conv_loop
 from recurra.ops.delta import loop as delta_loop
-from recurra.ops.diag import loop as diag_loop
+from recurra.ops.diag import loop as diag_loop, native as diag_native
 from recurra.ops.outer import loop as outer_loop
 from recurra.ops.selective import loop as selective_loop
 from recurra.shapes import State, Tensor, wide, widen
@@ -21,7 +21,7 @@ from recurra.state import each, leaves
 
 # Fastest first; the definition is last and never declines.
 IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
-    diag.Diag: (diag_loop,),
+    diag.Diag: (diag_native, diag_loop),
     outer.Outer: (outer_loop,),
     delta.Delta: (delta_loop,),
     delta.LowRank: (delta_loop,),

@@ -1,0 +1,94 @@
+"""`Diag` in C: one pass over memory, in time. Costs reading a and b once and writing h once, forward and backward."""
+
+from typing import Any
+
+import torch
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from recurra.ops import native
+from recurra.ops.diag import Diag
+from recurra.ops.rings import LOG_SUM, MAX_PLUS, MIN_MAX, SUM
+from recurra.shapes import Bool, Inexact, Tensor
+
+RINGS = {SUM: 0, MIN_MAX: 2, MAX_PLUS: 3, LOG_SUM: 4}
+COMPLEX = 1
+# bytes: larger results are written around the cache
+AROUND = 1 << 20
+
+
+def declines(record: Diag, state: Tensor) -> str | None:
+    """Another ring, mixed real and complex numbers, or what no kernel takes."""
+    decay, drive, ring, _ = record
+    if ring not in RINGS:
+        return f"no kernel knows the ring {ring.name}"
+    if decay.shape not in (drive.shape, drive.shape[2:]):
+        return f"a decay of shape {tuple(decay.shape)} is not one of {tuple(drive.shape)} or of its features"
+    kinds = {x.is_complex() for x in (decay, drive, state)}
+    if len(kinds) > 1:
+        return "decay, drive and state must be all real or all complex"
+    if True in kinds and ring is not SUM:
+        return f"the ring {ring.name} needs an order, which complex numbers have not"
+    return native.declines("diag", decay, drive, state)
+
+
+def scan(record: Diag, state: Inexact[Tensor, "B *F"]) -> tuple[Inexact[Tensor, "B T *F"], Inexact[Tensor, "B *F"]]:
+    decay, drive, ring, reset = record
+    kind = COMPLEX if drive.is_complex() else RINGS[ring]
+    inputs = (decay, drive, state, None if reset is None else reset.contiguous(), kind)
+    return _Diag.apply(*inputs) if native.tracked(decay, drive, state) else _forward(*inputs)
+
+
+def _flat(x: Tensor, axes: int) -> Tensor:
+    """The features, which come after `axes` others, as one dense axis of real numbers."""
+    x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+    return native.lines(x.flatten(axes) if x.ndim > axes else x.unsqueeze(-1))
+
+
+def _fields(
+    decay: Tensor, drive: Tensor, first: Tensor, reset: Tensor | None, kind: int
+) -> tuple[Tensor | int | None, ...]:
+    """The struct `Diag` of the C source."""
+    constant = decay.ndim < drive.ndim
+    a = (_flat(decay, 0), 0, 0, 0) if constant else native.rows(_flat(decay, 2))
+    b = _flat(drive, 2)
+    return (*a, *native.rows(b), reset, first, *b.shape, kind, int(constant), int(drive.nbytes > AROUND))
+
+
+def _forward(
+    decay: Tensor, drive: Tensor, state: Tensor, reset: Bool[Tensor, "B T"] | None, kind: int
+) -> tuple[Tensor, Tensor]:
+    first = native.dense(state)
+    last, read = torch.empty_like(first), torch.empty(drive.shape, dtype=drive.dtype)
+    native.call("diag", "forward", *_fields(decay, drive, first, reset, kind), last, read, torch.get_num_threads())
+    return read, last
+
+
+class _Diag(Function):
+    @staticmethod
+    def forward(ctx: Any, decay: Tensor, drive: Tensor, state: Tensor, reset: Tensor | None, kind: int) -> Any:
+        read, last = _forward(decay, drive, state, reset, kind)
+        # over sums no gradient needs b: only its shape is asked for
+        ctx.save_for_backward(decay, drive if kind > COMPLEX else read, state, reset, read)
+        ctx.kind = kind
+        ctx.set_materialize_grads(False)
+        return read, last
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, read_grad: Tensor | None, last_grad: Tensor | None) -> Any:
+        decay, drive, state, reset, read = ctx.saved_tensors
+        first = native.dense(state)
+        read_grad = native.given(read_grad, read)
+        state_grad = native.owned(last_grad, first)
+        if decay.ndim < drive.ndim:
+            decay_grad = torch.zeros((len(drive), *decay.shape), dtype=decay.dtype)
+        else:
+            decay_grad = torch.empty(decay.shape, dtype=decay.dtype)
+        drive_grad = torch.empty(drive.shape, dtype=drive.dtype)
+        native.call(
+            "diag", "backward", *_fields(decay, drive, first, reset, ctx.kind), read, read_grad, state_grad,
+            decay_grad, drive_grad, torch.get_num_threads(),
+        )  # fmt: skip
+        decay_grad = decay_grad.sum(0) if decay.ndim < drive.ndim else decay_grad
+        return decay_grad, drive_grad, state_grad, None, None

@@ -1,0 +1,234 @@
+"""The one door to compiled kernels: they are built by the machine's own C compiler on first use, kept, and called.
+
+So the wheel stays pure Python. A library is named by the hash of everything that decides its machine code: sources,
+flags, the compiler and the CPU. It is written beside its final name and renamed, so two processes that start at once
+are safe. The OpenMP runtime is the one torch carries: with two in one process each pool spins on the other's cores.
+Where no library can be had, one log line says why and `declines` passes it on; nothing crashes.
+"""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable
+
+import torch
+
+from recurra.shapes import Tensor
+
+FLAGS = (
+    "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-fno-math-errno", "-Wno-psabi",
+    "-fno-tree-loop-distribute-patterns",
+)  # fmt: skip
+REALS = {
+    torch.float32: "float", torch.complex64: "float", torch.float64: "double", torch.complex128: "double",
+}  # fmt: skip
+HERE = pathlib.Path(__file__).parent
+log = logging.getLogger("recurra")
+
+Function = Callable[[ctypes.Array, int], int]
+
+
+class Missing(Exception):
+    """There is no library, and why."""
+
+
+def _compiler() -> list[str]:
+    """The command that `CC` names, or cc."""
+    return shlex.split(os.environ.get("CC", "")) or ["cc"]
+
+
+def _cache() -> pathlib.Path:
+    """Where libraries are kept."""
+    if own := os.environ.get("RECURRA_CACHE"):
+        return pathlib.Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (pathlib.Path(shared) if shared else pathlib.Path.home() / ".cache") / "recurra"
+
+
+@functools.cache
+def _version() -> str:
+    """What the compiler says of itself.
+
+    Raises:
+        Missing: there is none.
+    """
+    command = _compiler()
+    try:
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Missing(f"no C compiler ({' '.join(command)}): install one, or name one in CC") from error
+    return done.stdout
+
+
+def _cpu() -> str:
+    """The CPU's model and abilities: code for this one must not meet another."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() + platform.machine()
+    return "".join(sorted({x for x in lines if x.startswith(("flags", "model name", "Features", "CPU part"))}))
+
+
+def _openmp() -> list[str]:
+    """Torch's own OpenMP runtime, if it brings one."""
+    return [str(x) for x in sorted((pathlib.Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))[:1]]
+
+
+def _compile(engine: str, real: str, path: pathlib.Path) -> None:
+    command = [*_compiler(), *FLAGS, f"-DREAL={real}", str(HERE / f"{engine}.c"), "-o", str(path), *_openmp(), "-lm"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        first = next((x for x in lines if "error" in x), lines[0])
+        raise Missing(f"{command[0]} could not compile the {engine} kernel: {first}")
+
+
+def _load(engine: str, real: str) -> ctypes.CDLL:
+    """The library of an engine, from the cache or compiled into it.
+
+    Raises:
+        Missing: it cannot be had.
+    """
+    sources = (HERE / "common.h", HERE / "chunk.h", HERE / f"{engine}.c")
+    parts = (*FLAGS, *_openmp(), torch.__version__, real, _version(), _cpu())
+    key = hashlib.sha256()
+    for part in (*(x.read_bytes() for x in sources), *(x.encode() for x in parts)):
+        key.update(part + b"\0")
+    path = _cache() / f"{engine}-{real}-{key.hexdigest()[:20]}.so"
+    try:
+        if path.exists():
+            return ctypes.CDLL(str(path))
+        with _workshop() as folder:
+            fresh = pathlib.Path(folder, path.name)
+            log.debug("compiling the %s kernel (%s)", engine, real)
+            _compile(engine, real, fresh)
+            if fresh.parent.parent == path.parent:
+                os.replace(fresh, path)
+                fresh = path
+            # loaded before a temporary folder goes: a library in use needs no name
+            return ctypes.CDLL(str(fresh))
+    except OSError as error:
+        raise Missing(f"the {engine} kernel cannot be loaded: {error}") from error
+
+
+def _workshop() -> tempfile.TemporaryDirectory[str]:
+    """A folder to compile in: inside the cache, or, where that cannot be written, one of this process alone."""
+    try:
+        _cache().mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=_cache())
+    except OSError as error:
+        _say(f"compiled kernels cannot be kept ({error}): every process compiles its own; set RECURRA_CACHE")
+        return tempfile.TemporaryDirectory(prefix="recurra-")
+
+
+@functools.cache
+def _say(line: str) -> None:
+    """Log a line once."""
+    log.warning(line)
+
+
+@functools.cache
+def _library(engine: str, real: str) -> ctypes.CDLL | str:
+    """The library, or why there is none."""
+    try:
+        return _load(engine, real)
+    except Missing as reason:
+        _say(f"{reason}; slower implementations are used instead")
+        return str(reason)
+
+
+@functools.cache
+def _function(engine: str, name: str, real: str) -> Function:
+    library = _library(engine, real)
+    if isinstance(library, str):
+        raise RuntimeError(library)
+    function = getattr(library, f"{engine}_{name}")
+    function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_int64), ctypes.c_int64
+    return function
+
+
+def available() -> str | None:
+    """None where kernels can be compiled, else why they cannot. Asks for a compiler, compiles nothing."""
+    try:
+        _version()
+    except Missing as reason:
+        return str(reason)
+    return None
+
+
+def declines(engine: str, *tensors: Tensor | None) -> str | None:
+    """Why the kernels of `engine` cannot take these tensors (masks left out); compiles them on first use."""
+    kinds = {x.dtype for x in tensors if x is not None}
+    reals = {REALS.get(kind) for kind in kinds}
+    if None in reals or len(reals) > 1:
+        return f"the kernels take float32 or float64, not {', '.join(sorted(str(kind) for kind in kinds))}"
+    for x in tensors:
+        if x is None:
+            continue
+        if not x.is_cpu:
+            return f"the kernels run on a CPU, not on {x.device}"
+        if not x.numel():
+            return "there is nothing to compute"
+    if torch.compiler.is_compiling():
+        return "torch.compile cannot see into the kernels"
+    library = _library(engine, reals.pop())
+    return library if isinstance(library, str) else None
+
+
+def tracked(*tensors: Tensor | None) -> bool:
+    """Whether autograd must hear of what is computed from these."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def lines(x: Tensor) -> Tensor:
+    """`x` with a dense last axis; any other layout stays, and costs no copy."""
+    x = x.resolve_conj().resolve_neg()
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def dense(x: Tensor) -> Tensor:
+    """`x` without gaps, and no promise of torch's to conjugate or negate it later."""
+    return x.resolve_conj().resolve_neg().contiguous()
+
+
+def given(grad: Tensor | None, like: Tensor) -> Tensor:
+    """A gradient to read, zero where there is none."""
+    return torch.zeros_like(like) if grad is None else dense(grad)
+
+
+def owned(grad: Tensor | None, like: Tensor) -> Tensor:
+    """A gradient to write over, zero where there is none."""
+    return torch.zeros_like(like) if grad is None else dense(grad.clone(memory_format=torch.contiguous_format))
+
+
+def rows(x: Tensor | None) -> tuple[Tensor | None, int, int, int]:
+    """A tensor of `lines` as the kernels take it: its address and the strides of batch, time and heads."""
+    if x is None:
+        return None, 0, 0, 0
+    strides = x.stride()
+    return x, strides[0], strides[1], strides[2] if x.ndim > 2 else 0
+
+
+def call(engine: str, name: str, *arguments: Tensor | int | None) -> None:
+    """Run a C function on the fields of its struct: tensors go as addresses, None as NULL, whole numbers as int64.
+
+    The first argument is a tensor, whose type chooses the library.
+
+    Raises:
+        MemoryError: there was none for the kernel's scratch.
+    """
+    first = arguments[0]
+    assert isinstance(first, Tensor)
+    function = _function(engine, name, REALS[first.dtype])
+    fields = [x if type(x) is int else 0 if x is None else x.data_ptr() for x in arguments]
+    code = function((ctypes.c_int64 * len(fields))(*fields), len(fields))
+    if code == 1:
+        raise MemoryError(f"no memory for the {engine} kernel's scratch")
+    assert code == 0, f"{engine}_{name} was called with {len(fields)} fields"

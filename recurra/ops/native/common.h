@@ -1,0 +1,153 @@
+/* What every engine shares: a vector of sixteen numbers, an exponential, and small matrix products.
+ *
+ * A `vec` is sixteen numbers whatever the machine is (GCC/Clang vector extensions): one zmm register for float
+ * with AVX-512, two ymm with AVX2, four q with NEON, twice that for double. Sixteen is also the number of steps
+ * in a chunk, so a vec can run along keys, along values or along time. Compiled twice, REAL=float and double:
+ * the second exists so that gradients can be checked to 1e-10. Nothing here breaks inf or NaN; subnormals are
+ * flushed while a kernel runs, because a decaying state meets them and each one costs a hundred cycles. */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+#ifndef REAL
+#define REAL float
+#endif
+#define W 16
+typedef REAL vec __attribute__((vector_size(W * sizeof(REAL))));
+typedef vec loose __attribute__((aligned(sizeof(REAL))));                  /* a vec at any address */
+#define IS_DOUBLE (sizeof(REAL) == 8)
+#define INLINE static inline __attribute__((always_inline))
+typedef int64_t I;
+
+/* no more threads than the work is worth: meeting at a barrier costs microseconds, and milliseconds on a busy machine */
+INLINE I enough(I work, I threads) { I n = 1 + work / 200000; return n < threads ? n : threads; }
+INLINE vec all(REAL x) { return x - (vec){}; }
+INLINE vec get(const REAL *p) { return *(const loose *)p; }
+INLINE void put(REAL *p, vec x) { *(loose *)p = x; }
+INLINE I up(I n) { return (n + W - 1) / W * W; }
+
+/* A tensor (B, T, H, *) or (B, T, *) with a dense last axis: its rows, and the strides of batch, time and heads.
+ * Every exported function takes a struct of addresses and int64s and how many there are; it returns 0, or 1 where
+ * memory ran out, or 2 where the caller thinks of another struct. */
+typedef struct { const REAL *x; I b, t, h; } Rows;
+INLINE const REAL *row(Rows r, I b, I t, I h) { return r.x + b * r.b + t * r.t + h * r.h; }
+#define CHECK(f, n) if ((n) * 8 != (I)sizeof(*(f))) return 2;
+
+/* lanes beyond n read as zero and are not written: how a ragged last vec is handled, outside inner loops */
+INLINE vec get_some(const REAL *p, I n) {
+    if (n >= W) return get(p);
+    vec x = {};
+    for (I i = 0; i < n; i++) x[i] = p[i];
+    return x;
+}
+INLINE void put_some(REAL *p, vec x, I n) {
+    if (n >= W) put(p, x);
+    else for (I i = 0; i < n; i++) p[i] = x[i];
+}
+
+/* a store around the cache, to an address aligned to 64 bytes: it does not first read the line it fills */
+INLINE void stream(REAL *p, vec x) {
+#ifdef __AVX512F__
+    for (unsigned i = 0; i < sizeof(vec) / 64; i++) _mm512_stream_si512((void *)((char *)p + 64 * i), ((__m512i *)&x)[i]);
+#else
+    put(p, x);
+#endif
+}
+
+
+#if defined(__x86_64__)
+INLINE unsigned flush_on(void) { unsigned old = _mm_getcsr(); _mm_setcsr(old | 0x8040); return old; }
+INLINE void flush_off(unsigned old) { _mm_setcsr(old), _mm_sfence(); /* stores around the cache are seen by all */ }
+#else
+INLINE unsigned flush_on(void) { return 0; }
+INLINE void flush_off(unsigned old) { (void)old; }
+#endif
+
+/* e^x, 1 ulp: x = n ln2 + r, a polynomial in r, 2^n put in the exponent. exp(-inf) = 0, NaN stays NaN. */
+#define SELECT(mask, x, y) ((vec)(((ints)(x) & (mask)) | ((ints)(y) & ~(mask))))
+#define ROUND_BY (IS_DOUBLE ? 6755399441055744.0 : 12582912.0f)              /* 1.5 * 2^52, 1.5 * 2^23 */
+typedef __typeof__(((vec){}) < ((vec){})) ints;
+INLINE vec exps(vec x) {
+    const REAL low = IS_DOUBLE ? -708.0 : -87.0f, high = IS_DOUBLE ? 709.7 : 88.7f;
+    vec y = SELECT(x < low, all(low), x);
+    y = SELECT(y > high, all(high), y);
+    vec n = (y * (REAL)1.4426950408889634 + (REAL)ROUND_BY) - (REAL)ROUND_BY, r, p;
+    if (IS_DOUBLE) {
+        r = y - n * (REAL)6.93147180369123816490e-01 - n * (REAL)1.90821492927058770002e-10;
+        p = all(1.6059043836821613e-10);
+        static const double c[] = {2.08767569878681e-09, 2.505210838544172e-08, 2.755731922398589e-07,
+            2.7557319223985893e-06, 2.48015873015873e-05, 1.984126984126984e-04, 1.3888888888888889e-03,
+            8.333333333333333e-03, 4.1666666666666664e-02, 1.6666666666666666e-01, 0.5, 1., 1.};
+        for (int i = 0; i < 13; i++) p = p * r + (REAL)c[i];
+    } else {
+        r = y - n * (REAL)0.693359375f - n * (REAL)-2.12194440e-4f;
+        p = all(1.9841270e-4f * 1.0f);
+        static const float c[] = {1.3888889e-3f, 8.3333333e-3f, 4.1666667e-2f, 1.6666667e-1f, 0.5f, 1.f, 1.f};
+        for (int i = 0; i < 7; i++) p = p * r + (REAL)c[i];
+    }
+    ints power = (ints)(n + (REAL)ROUND_BY) << (IS_DOUBLE ? 52 : 23);       /* n sits in the low bits of n + ROUND_BY */
+    y = (vec)((ints)p + power);
+    y = SELECT(x < low, (vec){}, y);
+    y = SELECT(x > high, all(INFINITY), y);
+    return SELECT(x == x, y, x);
+}
+INLINE REAL exp1(REAL x) { return IS_DOUBLE ? exp(x) : expf(x); }
+
+/* sixteen vecs -> the vec of their sixteen sums; and the 16 x 16 transpose. Four rounds of shuffles each. */
+#define EVEN(a, b) __builtin_shufflevector(a, b, 0,2,4,6,8,10,12,14,16,18,20,22,24,26,28,30)
+#define ODD(a, b) __builtin_shufflevector(a, b, 1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31)
+#define LOW(a, b) __builtin_shufflevector(a, b, 0,16,1,17,2,18,3,19,4,20,5,21,6,22,7,23)
+#define HIGH(a, b) __builtin_shufflevector(a, b, 8,24,9,25,10,26,11,27,12,28,13,29,14,30,15,31)
+INLINE vec sums16(vec x[W]) {
+    for (int n = W / 2; n; n /= 2)
+        for (int i = 0; i < n; i++) x[i] = EVEN(x[2 * i], x[2 * i + 1]) + ODD(x[2 * i], x[2 * i + 1]);
+    return x[0];
+}
+INLINE REAL sum1(vec x) {
+    REAL s = 0;
+    for (int i = 0; i < W; i++) s += x[i];
+    return s;
+}
+/* y (16 x 16 at stride ly) = x' (16 x 16 at stride lx) */
+static void transpose16(REAL *y, I ly, const REAL *x, I lx) {
+    vec a[W], b[W];
+    #define SHUFFLE(b, a) _Pragma("GCC unroll 8") for (int i = 0; i < W / 2; i++) \
+        b[2 * i] = LOW(a[i], a[i + 8]), b[2 * i + 1] = HIGH(a[i], a[i + 8]);
+    _Pragma("GCC unroll 16") for (int i = 0; i < W; i++) a[i] = get(x + i * lx);
+    SHUFFLE(b, a) SHUFFLE(a, b) SHUFFLE(b, a) SHUFFLE(a, b)                  /* a perfect shuffle, four times */
+    _Pragma("GCC unroll 16") for (int i = 0; i < W; i++) put(y + i * ly, a[i]);
+}
+
+/* C (m x 16 nv) = scale_i * from + X (m x n) Y (n x 16 nv): X is broadcast from memory with any strides, so that its
+ * transpose costs nothing. A tile of R x U vecs stays in registers. from: NULL is zero (may be C itself, to add);
+ * scale: NULL is one. */
+#define TILE(R, U) \
+static void tile_##R##x##U(REAL *c, I lc, const REAL *from, const REAL *scale, const REAL *x, I xi, I xj, const REAL *y, I ly, I n) { \
+    vec s[R][U], b[U]; \
+    for (int i = 0; i < R; i++) for (int u = 0; u < U; u++) { \
+        s[i][u] = from ? get(from + i * lc + u * W) : (vec){}; \
+        if (scale) s[i][u] *= scale[i]; } \
+    for (I j = 0; j < n; j++, x += xj, y += ly) { \
+        for (int u = 0; u < U; u++) b[u] = get(y + u * W); \
+        for (int i = 0; i < R; i++) for (int u = 0; u < U; u++) s[i][u] += x[i * xi] * b[u]; } \
+    for (int i = 0; i < R; i++) for (int u = 0; u < U; u++) put(c + i * lc + u * W, s[i][u]); }
+TILE(8, 2) TILE(16, 1) TILE(1, 2) TILE(1, 1)
+
+static void product(REAL *c, I lc, const REAL *from, const REAL *scale, const REAL *x, I xi, I xj, const REAL *y, I ly,
+                    I m, I n, I nv) {
+    for (I v = 0, u; v < nv; v += u) {
+        u = nv - v >= 2 ? 2 : 1;
+        for (I i = 0, r; i < m; i += r) {
+            r = m - i >= 16 / u ? 16 / u : 1;
+            #define ARGUMENTS c + i * lc + v * W, lc, from ? from + i * lc + v * W : 0, scale ? scale + i : 0, x + i * xi, xi, xj, y + v * W, ly, n
+            if (r == 8) tile_8x2(ARGUMENTS);
+            else if (r == 16) tile_16x1(ARGUMENTS);
+            else if (u == 2) tile_1x2(ARGUMENTS);
+            else tile_1x1(ARGUMENTS);
+        }
+    }
+}
