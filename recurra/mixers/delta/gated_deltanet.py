@@ -1,0 +1,97 @@
+"""Gated DeltaNet: the delta rule, to correct one thing, with a decay, to let all of it go."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from recurra.clock import Clock
+from recurra.mixers.base import Mixer
+from recurra.ops import Delta, Scan
+from recurra.parts.conv import ShortConvolution
+from recurra.parts.init import step_bias_
+from recurra.parts.norms import RMSNorm, unit
+from recurra.shapes import Float, Tensor
+
+DeltaState = tuple[Float[Tensor, "B H K V"], Float[Tensor, "B J M"]]
+
+
+class GatedDeltaNet(Mixer):
+    r"""A memory that fades as a whole, as the input asks, and is corrected key by key.
+
+    .. math::
+        S_t = \alpha_t S_{t-1} + \beta_t k_t (v_t - \alpha_t S_{t-1}^\top k_t)^\top \qquad
+        y_t = W_o \bigl(\operatorname{norm}(K^{-1/2} S_t^\top q_t) \odot \operatorname{swish}(W_g x_t)\bigr)
+
+    .. math::
+        \alpha_t = \exp(-e^{a} \operatorname{softplus}(W_\alpha x_t + b)) \qquad
+        \beta_t = s\, \sigma(W_\beta x_t)
+
+    with q, k, v linear in x, then a short convolution with SiLU; q and k of length one (1e-6 inside the root); one
+    :math:`\alpha` and :math:`\beta` a head, of which a and b are the head's own; norm an RMSNorm of each head.
+    Source: Yang et al. 2025 (gated delta networks), https://arxiv.org/abs/2412.06464. As in the paper; there keys
+    take 3/4 of the width, here all of it unless `head_size` says otherwise.
+
+    State: the memory S, `(B, H, K, V)` with V = expand K, and the convolution's past,
+    `(B, conv_size - 1, heads * (2 K + V))`; float32 (float64 if the parameters are).
+
+    Args:
+        width: features in and out (D).
+        heads: independent memories (H).
+        head_size: features of a key (K); None: width / heads.
+        expand: values are this many times as wide as keys.
+        strength: s, in (0, 2], the most that one step replaces of what its key recalls. 1 as in the paper; above 1
+            a step may flip its sign, with which it can count modulo 2 (Grazzi et al. 2024,
+            https://arxiv.org/abs/2411.12537).
+        conv_size: inputs that the short convolution sees at each step.
+
+    Raises:
+        ValueError: there is no `head_size` and `heads` does not divide `width`, or `strength` is outside (0, 2].
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int = 4,
+        head_size: int | None = None,
+        expand: int = 2,
+        strength: float = 1.0,
+        conv_size: int = 4,
+    ) -> None:
+        super().__init__()
+        if head_size is None and width % heads:
+            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}; or give head_size")
+        if not 0 < strength <= 2:
+            raise ValueError(f"strength is {strength}: it must be above 0 and at most 2, or the memory grows for ever")
+        self.heads, self.size, self.strength = heads, head_size or width // heads, strength
+        keys, values = heads * self.size, expand * heads * self.size
+        self.mixed = [keys, keys, values]
+        self.splits = [sum(self.mixed), values, heads, heads]
+        self.project = nn.Linear(width, sum(self.splits), bias=False)
+        self.conv = ShortConvolution(sum(self.mixed), size=conv_size, bias=False)
+        # an even spread of rates, away from 0, whose logarithm is infinite
+        self.log_rate = nn.Parameter(torch.empty(heads).uniform_(0.01, 16).log())
+        self.step_bias = nn.Parameter(torch.empty(heads))
+        self.norm = RMSNorm(values // heads)
+        self.out = nn.Linear(values, width, bias=False)
+        step_bias_(self.step_bias)
+        self.scan = Scan()
+
+    def initial_state(self, batch: int) -> DeltaState:
+        """Nothing remembered, nothing seen: zeros."""
+        memory = self.zeros(batch, self.heads, self.size, self.mixed[2] // self.heads)
+        return memory, self.conv.initial_state(batch)
+
+    def mix(self, x: Float[Tensor, "B T D"], state: DeltaState, clock: Clock | None) -> tuple[Tensor, DeltaState]:
+        """Project, convolve, fade and correct the memory, normalise, then gate."""
+        memory, past = state
+        mixed, gate, write, forget = self.project(x).split(self.splits, -1)
+        mixed, past = self.conv(mixed, past, clock)
+        query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in mixed.split(self.mixed, -1))
+        query, key = unit(query) * self.size**-0.5, unit(key)
+        write = self.strength * write.to(memory.dtype).sigmoid()[..., None]
+        # the decay is wide: a rounded one is wrong at every later step
+        log_decay = -self.log_rate.to(memory.dtype).exp() * F.softplus(forget.to(memory.dtype) + self.step_bias)
+        record = Delta(query, key, write * value, write * key, log_decay)
+        read, memory = self.scan(record, memory, clock)
+        return self.out(self.norm(read).flatten(-2).to(x.dtype) * F.silu(gate)), (memory, past)
