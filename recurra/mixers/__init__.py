@@ -1,14 +1,32 @@
 """The architectures, by name. To add one: write its file, add its line here, write its test."""
 
 from recurra.mixers.base import Mixer as Mixer
+from recurra.mixers.cell.elman import Elman
+from recurra.mixers.cell.gru import GRU
+from recurra.mixers.cell.lstm import LSTM
+from recurra.mixers.delta.deltanet import DeltaNet
+from recurra.mixers.delta.gated_deltanet import GatedDeltaNet
 from recurra.mixers.diag.lru import LRU
 from recurra.mixers.diag.mamba import Mamba
 from recurra.mixers.diag.mingru import MinGRU
 from recurra.mixers.diag.minmax import MinMax
+from recurra.mixers.outer.gla import GLA
+from recurra.mixers.outer.linear_attention import LinearAttention
+from recurra.mixers.outer.mamba2 import Mamba2
+from recurra.mixers.outer.retnet import RetNet
 
 MIXERS: dict[str, type[Mixer]] = {
+    "elman": Elman,
+    "lstm": LSTM,
+    "gru": GRU,
     "mingru": MinGRU,
     "lru": LRU,
     "mamba": Mamba,
     "minmax": MinMax,
+    "linear_attention": LinearAttention,
+    "retnet": RetNet,
+    "gla": GLA,
+    "mamba2": Mamba2,
+    "deltanet": DeltaNet,
+    "gated_deltanet": GatedDeltaNet,
 }
