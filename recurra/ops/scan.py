@@ -11,23 +11,23 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.ops import cell, conv, delta, diag, outer, selective
 from recurra.ops.cell import loop as cell_loop, torch as cell_torch
-from recurra.ops.conv import loop as conv_loop
-from recurra.ops.delta import loop as delta_loop
-from recurra.ops.diag import loop as diag_loop, native as diag_native
-from recurra.ops.outer import loop as outer_loop
-from recurra.ops.selective import loop as selective_loop
+from recurra.ops.conv import chunk as conv_chunk, loop as conv_loop
+from recurra.ops.delta import chunk as delta_chunk, loop as delta_loop
+from recurra.ops.diag import chunk as diag_chunk, loop as diag_loop, native as diag_native
+from recurra.ops.outer import chunk as outer_chunk, loop as outer_loop
+from recurra.ops.selective import chunk as selective_chunk, loop as selective_loop
 from recurra.shapes import State, Tensor, wide, widen
 from recurra.state import each, leaves
 
 # Fastest first; the definition is last and never declines.
 IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
-    diag.Diag: (diag_native, diag_loop),
-    outer.Outer: (outer_loop,),
-    delta.Delta: (delta_loop,),
-    delta.LowRank: (delta_loop,),
+    diag.Diag: (diag_native, diag_chunk, diag_loop),
+    outer.Outer: (outer_chunk, outer_loop),
+    delta.Delta: (delta_chunk, delta_loop),
+    delta.LowRank: (delta_chunk, delta_loop),
     cell.Cell: (cell_torch, cell_loop),
-    conv.ShortConv: (conv_loop,),
-    selective.Selective: (selective_loop,),
+    conv.ShortConv: (conv_chunk, conv_loop),
+    selective.Selective: (selective_chunk, selective_loop),
 }
 
 _only: contextvars.ContextVar[str | None] = contextvars.ContextVar("recurra_only", default=None)
