@@ -14,7 +14,7 @@ from recurra.ops.cell import loop as cell_loop, torch as cell_torch
 from recurra.ops.conv import chunk as conv_chunk, loop as conv_loop
 from recurra.ops.delta import chunk as delta_chunk, loop as delta_loop
 from recurra.ops.diag import chunk as diag_chunk, loop as diag_loop, native as diag_native
-from recurra.ops.outer import chunk as outer_chunk, loop as outer_loop
+from recurra.ops.outer import chunk as outer_chunk, loop as outer_loop, native as outer_native
 from recurra.ops.selective import chunk as selective_chunk, loop as selective_loop
 from recurra.shapes import State, Tensor, wide, widen
 from recurra.state import each, leaves
@@ -22,7 +22,7 @@ from recurra.state import each, leaves
 # Fastest first; the definition is last and never declines.
 IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     diag.Diag: (diag_native, diag_chunk, diag_loop),
-    outer.Outer: (outer_chunk, outer_loop),
+    outer.Outer: (outer_native, outer_chunk, outer_loop),
     delta.Delta: (delta_chunk, delta_loop),
     delta.LowRank: (delta_chunk, delta_loop),
     cell.Cell: (cell_torch, cell_loop),

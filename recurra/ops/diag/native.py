@@ -76,7 +76,8 @@ class _Diag(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, read_grad: Tensor | None, last_grad: Tensor | None) -> Any:
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        read_grad, last_grad = grad_outputs
         decay, drive, state, reset, read = ctx.saved_tensors
         first = native.dense(state)
         read_grad = native.given(read_grad, read)

@@ -227,7 +227,7 @@ def call(engine: str, name: str, *arguments: Tensor | int | None) -> None:
     first = arguments[0]
     assert isinstance(first, Tensor)
     function = _function(engine, name, REALS[first.dtype])
-    fields = [x if type(x) is int else 0 if x is None else x.data_ptr() for x in arguments]
+    fields = [x if isinstance(x, int) else 0 if x is None else x.data_ptr() for x in arguments]
     code = function((ctypes.c_int64 * len(fields))(*fields), len(fields))
     if code == 1:
         raise MemoryError(f"no memory for the {engine} kernel's scratch")
