@@ -1,0 +1,41 @@
+"""The simple recurrent network."""
+
+from recurra.clock import Clock
+from recurra.mixers.base import Mixer
+from recurra.ops.cell import rules
+from recurra.parts.cell import DenseCell
+from recurra.shapes import Float, Tensor
+
+RULES = {"tanh": rules.ELMAN_TANH, "relu": rules.ELMAN_RELU}
+
+
+class Elman(Mixer):
+    r"""The first and plainest recurrent network: what it sees and what it thought just before, through one squashing.
+
+    .. math::  h_t = \phi(W x_t + R h_{t-1} + b) \qquad y_t = h_t
+
+    Elman 1990, https://doi.org/10.1207/s15516709cog1402_1. Unlike the paper :math:`\phi` is tanh or relu, not the
+    logistic function, and the gradient goes back through all steps, not one.
+    State: (h,), `(B, D)`, float32.
+
+    Args:
+        width: features in and out, and units (D).
+        nonlinearity: :math:`\phi`: "tanh" or "relu".
+
+    Raises:
+        ValueError: `nonlinearity` is another.
+    """
+
+    def __init__(self, width: int, *, nonlinearity: str = "tanh") -> None:
+        super().__init__()
+        if nonlinearity not in RULES:
+            raise ValueError(f"nonlinearity is {nonlinearity!r}: it must be one of {', '.join(RULES)}")
+        self.cell = DenseCell(RULES[nonlinearity], width, width)
+
+    def initial_state(self, batch: int) -> tuple[Float[Tensor, "B D"], ...]:
+        return self.cell.initial_state(batch)
+
+    def mix(
+        self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], ...], clock: Clock | None
+    ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
+        return self.cell(x, state, clock)

@@ -1,0 +1,48 @@
+"""The gated recurrent unit."""
+
+from recurra.clock import Clock
+from recurra.mixers.base import Mixer
+from recurra.ops.cell import rules
+from recurra.parts.cell import DenseCell
+from recurra.shapes import Float, Tensor
+
+RULES = {"after": rules.GRU_AFTER, "before": rules.GRU_BEFORE}
+
+
+class GRU(Mixer):
+    r"""A recurrent network that decides, unit by unit, how much of its past to keep and how much of it to look at.
+
+    .. math::
+        r_t = \sigma(W_r x_t + R_r h_{t-1} + b_r) \qquad z_t = \sigma(W_z x_t + R_z h_{t-1} + b_z)
+    .. math::
+        n_t = \tanh(W_n x_t + b_n + r_t \odot (R_n h_{t-1} + \beta)) \qquad
+        y_t = h_t = (1 - z_t) \odot n_t + z_t \odot h_{t-1}
+
+    Cho et al. 2014, https://arxiv.org/abs/1406.1078. The paper resets before the product,
+    :math:`n_t = \tanh(W_n x_t + b_n + R_n (r_t \odot h_{t-1}))`: that is `reset="before"`. The default is what torch
+    and cuDNN compute, fused; the two have other weights and cannot be exchanged. The paper has no biases.
+    State: (h,), `(B, D)`, float32.
+
+    Args:
+        width: features in and out, and units (D).
+        reset: "after" or "before" the recurrent product.
+
+    Raises:
+        ValueError: `reset` is another.
+    """
+
+    undecayed = ("cell.params",)
+
+    def __init__(self, width: int, *, reset: str = "after") -> None:
+        super().__init__()
+        if reset not in RULES:
+            raise ValueError(f"reset is {reset!r}: it must be one of {', '.join(RULES)}")
+        self.cell = DenseCell(RULES[reset], width, width)
+
+    def initial_state(self, batch: int) -> tuple[Float[Tensor, "B D"], ...]:
+        return self.cell.initial_state(batch)
+
+    def mix(
+        self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], ...], clock: Clock | None
+    ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
+        return self.cell(x, state, clock)

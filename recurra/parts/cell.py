@@ -1,0 +1,55 @@
+"""A dense cell with its weights. LSTM, GRU and Elman differ in their rule and in nothing that is said here."""
+
+import torch
+from torch import nn
+
+from recurra.clock import Clock
+from recurra.ops import Cell, Rule, Scan
+from recurra.shapes import Float, Tensor, wide
+
+
+class DenseCell(nn.Module):
+    """A rule of N units with its parameters: W, b, a full R, and what else the rule asks for.
+
+    W starts as Glorot & Bengio 2010 (https://proceedings.mlr.press/v9/glorot10a.html), R orthogonal as Saxe et al.
+    2014 (https://arxiv.org/abs/1312.6120), each gate by itself; biases and the rule's own parameters start at zero.
+
+    Args:
+        rule: a rule whose operator is "dense", or "own" with weights of the same shape.
+        width: features in (D).
+        units: N.
+        project: features that the read is projected to (M); None: no projection, M = N.
+
+    Raises:
+        ValueError: a size is less than 1.
+    """
+
+    def __init__(self, rule: Rule, width: int, units: int, *, project: int | None = None) -> None:
+        super().__init__()
+        for name, size in (("width", width), ("units", units), ("project", project)):
+            if size is not None and size < 1:
+                raise ValueError(f"{name} is {size}: it must be at least 1")
+        self.rule = rule
+        gates, read = rule.drive, project or units
+        inputs = [nn.init.xavier_uniform_(torch.empty(units, width)) for _ in range(gates)]
+        recurrent = [nn.init.orthogonal_(torch.empty(units, read))[None] for _ in range(gates)]
+        self.input_weight = nn.Parameter(torch.cat(inputs))
+        self.weight = nn.Parameter(torch.stack(recurrent))
+        self.bias = nn.Parameter(torch.zeros(gates * units))
+        self.params = nn.Parameter(torch.zeros(rule.params, units)) if rule.params else None
+        self.project = nn.Parameter(nn.init.xavier_uniform_(torch.empty(read, units))) if project else None
+        self.scan = Scan()
+
+    def initial_state(self, batch: int) -> tuple[Float[Tensor, "B _"], ...]:
+        """All zero: what is read, `(B, M)`, then the rule's other vectors, `(B, N)`."""
+        units, read = self.weight.shape[2:]
+        sizes = (read, *(units for _ in range(self.rule.state - 1)))
+        return tuple(torch.zeros(batch, n, dtype=wide(self.weight), device=self.weight.device) for n in sizes)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B _"], ...], clock: Clock | None
+    ) -> tuple[Float[Tensor, "B T M"], tuple[Float[Tensor, "B _"], ...]]:
+        record = Cell(
+            self.rule, x, self.weight, self.params, self.project, input_weight=self.input_weight, bias=self.bias
+        )
+        return self.scan(record, state, clock)
