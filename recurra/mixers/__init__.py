@@ -9,17 +9,21 @@ from recurra.mixers.delta.gated_deltanet import GatedDeltaNet
 from recurra.mixers.diag.lru import LRU
 from recurra.mixers.diag.mamba import Mamba
 from recurra.mixers.diag.mingru import MinGRU
+from recurra.mixers.diag.minlstm import MinLSTM
 from recurra.mixers.diag.minmax import MinMax
 from recurra.mixers.outer.gla import GLA
 from recurra.mixers.outer.linear_attention import LinearAttention
 from recurra.mixers.outer.mamba2 import Mamba2
 from recurra.mixers.outer.retnet import RetNet
+from recurra.mixers.window.attention import Attention
+from recurra.mixers.window.sliding_window import SlidingWindow
 
 MIXERS: dict[str, type[Mixer]] = {
     "elman": Elman,
     "lstm": LSTM,
     "gru": GRU,
     "mingru": MinGRU,
+    "minlstm": MinLSTM,
     "lru": LRU,
     "mamba": Mamba,
     "minmax": MinMax,
@@ -29,4 +33,6 @@ MIXERS: dict[str, type[Mixer]] = {
     "mamba2": Mamba2,
     "deltanet": DeltaNet,
     "gated_deltanet": GatedDeltaNet,
+    "attention": Attention,
+    "sliding_window": SlidingWindow,
 }
