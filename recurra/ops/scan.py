@@ -12,7 +12,7 @@ from recurra.clock import Clock
 from recurra.ops import cell, conv, delta, diag, outer, selective
 from recurra.ops.cell import loop as cell_loop, torch as cell_torch
 from recurra.ops.conv import chunk as conv_chunk, loop as conv_loop
-from recurra.ops.delta import chunk as delta_chunk, loop as delta_loop
+from recurra.ops.delta import chunk as delta_chunk, loop as delta_loop, native as delta_native
 from recurra.ops.diag import chunk as diag_chunk, loop as diag_loop, native as diag_native
 from recurra.ops.outer import chunk as outer_chunk, loop as outer_loop, native as outer_native
 from recurra.ops.selective import chunk as selective_chunk, loop as selective_loop
@@ -23,7 +23,7 @@ from recurra.state import each, leaves
 IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     diag.Diag: (diag_native, diag_chunk, diag_loop),
     outer.Outer: (outer_native, outer_chunk, outer_loop),
-    delta.Delta: (delta_chunk, delta_loop),
+    delta.Delta: (delta_native, delta_chunk, delta_loop),
     delta.LowRank: (delta_chunk, delta_loop),
     cell.Cell: (cell_torch, cell_loop),
     conv.ShortConv: (conv_chunk, conv_loop),

@@ -76,7 +76,7 @@ class _Diag(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         read_grad, last_grad = grad_outputs
         decay, drive, state, reset, read = ctx.saved_tensors
         first = native.dense(state)

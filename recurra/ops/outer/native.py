@@ -25,65 +25,52 @@ def scan(record: Outer, state: Float[Tensor, "B H K V"]) -> tuple[Float[Tensor, 
     tensors = (query, key, value, log_decay, bonus if before else None, state)
     reset = None if reset is None else reset.contiguous()
     run = _Outer.apply if native.tracked(*tensors) else _forward
-    return run(*tensors, reset, before)
+    return run(before, *tensors, reset)
 
 
-def _fields(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    log_decay: Tensor | None,
-    bonus: Tensor | None,
-    first: Tensor,
-    reset: Tensor | None,
-    before: bool,
-) -> tuple[Tensor | int | None, ...]:
-    """The struct `Outer` of the C source."""
-    q, k, v = native.lines(query), native.lines(key), native.lines(value)
-    (B, T, H, K), V = k.shape, v.shape[-1]
-    g = None if log_decay is None else native.lines(log_decay)
+def _fields(before: bool, *inputs: Tensor | None) -> tuple[Tensor | int | None, ...]:
+    """The struct `Outer` of the C source, of the record's tensors, the first state and the resets."""
+    *tensors, bonus, first, reset = inputs
+    q, k, v, g = (None if x is None else native.lines(x) for x in tensors)
+    assert q is not None and v is not None
+    (B, T, H, K), V = q.shape, v.shape[-1]
     width = 0 if g is None else 1 if g.ndim == 3 else K
-    return (
-        *native.rows(q), *native.rows(k), *native.rows(v), *native.rows(g),
-        None if bonus is None else native.dense(bonus), reset, first, B, T, H, K, V, width, int(before),
-    )  # fmt: skip
+    rows = (x for tensor in (q, k, v, g) for x in native.rows(tensor))
+    bonus = None if bonus is None else native.dense(bonus)
+    return (*rows, bonus, reset, first, B, T, H, K, V, width, int(before))
 
 
-def _forward(*inputs: Any) -> tuple[Tensor, Tensor]:
-    """Read and last state of what `_fields` takes."""
-    value, state = inputs[2], inputs[5]
-    first = native.dense(state)
+def _forward(before: bool, *inputs: Any) -> tuple[Tensor, Tensor]:
+    """Read and last state of what `_fields` takes, but for a first state of any layout."""
+    *tensors, state, reset = inputs
+    first, value = native.dense(state), tensors[2]
     last, read = torch.empty_like(first), torch.empty(value.shape, dtype=value.dtype)
-    fields = _fields(*inputs[:5], first, *inputs[6:])
+    fields = _fields(before, *tensors, first, reset)
     native.call("outer", "forward", *fields, last, read, torch.get_num_threads())
     return read, last
 
 
 class _Outer(Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        ctx.save_for_backward(*inputs[:-1])
-        ctx.before = inputs[-1]
+    def forward(ctx: Any, before: bool, *inputs: Any) -> Any:
+        ctx.save_for_backward(*inputs)
+        ctx.before = before
         ctx.set_materialize_grads(False)
-        return _forward(*inputs)
+        return _forward(before, *inputs)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        *tensors, bonus, state, reset = ctx.saved_tensors
         read_grad, last_grad = grad_outputs
-        query, key, value, log_decay, bonus, state, reset = ctx.saved_tensors
         first = native.dense(state)
-        read_grad = native.given(read_grad, value)
         state_grad = native.owned(last_grad, first)
-        grads = [torch.empty(x.shape, dtype=x.dtype) for x in (query, key, value)]
-        decay_grad = bonus_grad = None
-        if log_decay is not None and ctx.needs_input_grad[3]:
-            decay_grad = torch.empty(log_decay.shape, dtype=log_decay.dtype)
-        if bonus is not None:
-            bonus_grad = torch.empty((len(key), *bonus.shape), dtype=bonus.dtype)
-        fields = _fields(query, key, value, log_decay, bonus, first, reset, ctx.before)
+        query, key, value, decay = (None if x is None else torch.empty(x.shape, dtype=x.dtype) for x in tensors)
+        decay = decay if ctx.needs_input_grad[4] else None
+        bonuses = None if bonus is None else torch.empty((len(state), *bonus.shape), dtype=bonus.dtype)
         native.call(
-            "outer", "backward", *fields, read_grad, state_grad, *grads, decay_grad, bonus_grad,
+            "outer", "backward", *_fields(ctx.before, *tensors, bonus, first, reset),
+            native.given(read_grad, tensors[2]), state_grad, query, key, value, decay, bonuses,
             torch.get_num_threads(),
         )  # fmt: skip
-        return *grads, decay_grad, None if bonus_grad is None else bonus_grad.sum(0), state_grad, None, None
+        return None, query, key, value, decay, None if bonuses is None else bonuses.sum(0), state_grad, None
