@@ -1,0 +1,76 @@
+"""Full causal attention: the baseline whose state grows."""
+
+import torch
+from torch import nn
+
+from recurra.clock import Clock
+from recurra.mixers.base import Mixer
+from recurra.parts.rotary import count
+from recurra.parts.window import attend, happened, rotary, segments, take
+from recurra.shapes import Float, Int, State, Tensor
+
+
+class Attention(Mixer):
+    r"""Every step looks back at all steps of its sequence, which must therefore all be kept.
+
+    .. math::
+        y_t = W_o \sum_{j \le t} p_{tj} v_j
+        \qquad
+        p_{t\cdot} = \operatorname{softmax}_j\bigl((R_t q_t)^\top R_j k_j / \sqrt{K}\bigr)
+
+    with queries, keys and values of every head linear in x, Vaswani et al. 2017, https://arxiv.org/abs/1706.03762.
+    Unlike the paper, positions are rotations R of queries and keys (Su et al. 2021,
+    https://arxiv.org/abs/2104.09864), and the maps have no biases. State: keys and values `(B, S, H, K)`, float32,
+    each row's own first and zeros after them, and how many are a row's own, `(B,)`. S is the most that any row has: it
+    grows with the sequence, and a reset lets go of a row's past.
+
+    Args:
+        width: features in and out (D).
+        heads: that attend each by itself (H); divides `width` into even parts.
+        base: of the rotation: the slowest angle turns about this many times slower than the fastest.
+
+    Raises:
+        ValueError: `heads` does not divide `width` into even parts.
+    """
+
+    grows = True
+
+    def __init__(self, width: int, *, heads: int = 4, base: float = 10000.0) -> None:
+        super().__init__()
+        if width % (2 * heads):
+            raise ValueError(f"width is {width}: with {heads} heads it must be a multiple of {2 * heads}")
+        self.heads, self.base = heads, base
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
+
+    def initial_state(self, batch: int) -> State:
+        nothing = self.zeros(batch, 0, self.heads, self.query.in_features // self.heads)
+        return nothing, nothing, torch.zeros(batch, dtype=torch.long, device=nothing.device)
+
+    def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
+        keys, values, past = state
+        kept, steps = keys.shape[1], x.shape[1]
+        positions, counted = count(past, steps, clock)
+        query, key, value = (
+            project(x).unflatten(-1, (self.heads, -1)) for project in (self.query, self.key, self.value)
+        )
+        query, key = rotary(query, key, positions, self.base)
+        keys, values = (torch.cat([old, new.to(old.dtype)], 1) for old, new in ((keys, key), (values, value)))
+        if clock is None and (kept == 0 or steps == 1) and bool((past == kept).all()):
+            # no gaps: a sequence's beginning, or its next step, needs no mask and no rearranging
+            return self.out(attend(query, keys, values, causal=kept == 0).flatten(-2)), (keys, values, counted)
+        index = torch.arange(kept + steps, device=x.device)
+        segment = segments(index[:kept] < past[:, None], steps, clock)
+        seen = (segment[:, kept:, None] == segment[:, None]) & (index <= index[kept:, None])
+        read = attend(query, keys, values, seen)
+        keys, values = (_own(old, past, kept, counted, happened(past, steps, clock)) for old in (keys, values))
+        return self.out(read.flatten(-2)), (keys, values, counted)
+
+
+def _own(
+    x: Float[Tensor, "B L H K"], past: Int[Tensor, " B"], kept: int, counted: Int[Tensor, " B"], new: Int[Tensor, " B"]
+) -> Float[Tensor, "B S H K"]:
+    """Each row's last `counted` keys, at its front. A row has `past` of the first `kept`, then `new` of the rest."""
+    index = torch.arange(int(counted.max()), device=x.device)
+    live = index < counted[:, None]
+    index = index + (past + new - counted)[:, None]
+    return take(x, torch.where(index < past[:, None], index, index - past[:, None] + kept), live)

@@ -1,0 +1,85 @@
+"""What the attentions over kept keys and values share: who may see whom, and which of the keys stay.
+
+A kept row is its keys with gaps at one end: rows of one batch have seen different numbers of steps. A segment number
+for every key says all there is to say about resets and gaps: a query sees the keys of its own segment only.
+"""
+
+import torch
+from torch.nn import functional as F
+
+from recurra.clock import Clock
+from recurra.parts.rotary import rotate, turns
+from recurra.shapes import Bool, Float, Int, Tensor
+
+
+def rotary(
+    query: Float[Tensor, "B T H K"], key: Float[Tensor, "B T H K"], positions: Int[Tensor, "B T"], base: float
+) -> tuple[Float[Tensor, "B T H K"], Float[Tensor, "B T H K"]]:
+    r"""Queries and keys turned by position :math:`\times\; \text{base}^{-2i/K}`, in their own types.
+
+    Su et al. 2021, https://arxiv.org/abs/2104.09864.
+    """
+    size = query.shape[-1]
+    # `turns` spreads its angles up to the base itself, this paper stops one short of it
+    cosine, sine = turns(positions, size, base ** (1 - 2 / size))
+    return rotate(query, cosine, sine).to(query.dtype), rotate(key, cosine, sine).to(key.dtype)
+
+
+def segments(live: Bool[Tensor, "B S"], steps: int, clock: Clock | None) -> Int[Tensor, "B L"]:
+    """The sequence that each kept key and then each new step belongs to: 0 goes on, -1 is a gap."""
+    kept = live.long() - 1
+    if clock is None or clock.reset is None:
+        return F.pad(kept, (0, steps))
+    return torch.cat([kept, clock.reset.cumsum(1)], 1)
+
+
+def happened(like: Int[Tensor, " B"], steps: int, clock: Clock | None) -> Int[Tensor, " B"]:
+    """How many of the new steps each row has."""
+    return torch.full_like(like, steps) if clock is None or clock.valid is None else clock.counts
+
+
+def take(x: Float[Tensor, "B L H K"], index: Int[Tensor, "B S"], live: Bool[Tensor, "B S"]) -> Float[Tensor, "B S H K"]:
+    """The keys (or values) at `index` along time; zeros where not `live`."""
+    index = index.masked_fill(~live, 0)[..., None, None].expand(-1, -1, *x.shape[2:])
+    return x.gather(1, index).masked_fill(~live[..., None, None], 0)
+
+
+def attend(
+    query: Float[Tensor, "B T H K"],
+    key: Float[Tensor, "B L H K"],
+    value: Float[Tensor, "B L H K"],
+    seen: Bool[Tensor, "B T L"] | None = None,
+    causal: bool = False,
+) -> Float[Tensor, "B T H K"]:
+    """Softmax attention of every head, in the query's type. Costs T L K."""
+    query, key, value = (x.to(query.dtype).transpose(1, 2) for x in (query, key, value))
+    mask = None if seen is None else seen[:, None]
+    return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal).transpose(1, 2)
+
+
+def attend_near(
+    query: Float[Tensor, "B T H K"],
+    key: Float[Tensor, "B L H K"],
+    value: Float[Tensor, "B L H K"],
+    segment: Int[Tensor, "B L"],
+    window: int,
+) -> Float[Tensor, "B T H K"]:
+    """Attention of every query to its own key and the `window` - 1 before it, if of the same segment.
+
+    The first `window` - 1 keys (L = T + window - 1) are from before the first query. Time is cut into blocks as long
+    as the window, and each block looks at two, so the cost is T window K and nothing is T by T.
+    """
+    batch, steps = query.shape[:2]
+    size = min(window, steps)
+    blocks, reach = -(-steps // size), size + window - 1
+    pad = blocks * size - steps
+    # what pads sees itself, as a row of nothing but -inf would make NaN of the gradient
+    segment = F.pad(segment, (0, pad), value=-2)
+    query, key, value = (F.pad(x, (0, 0, 0, 0, 0, pad)) for x in (query, key, value))
+    near = segment.unfold(1, reach, size)
+    age = torch.arange(size, device=query.device)[:, None] + window - 1 - torch.arange(reach, device=query.device)
+    own = segment[:, window - 1 :].unflatten(1, (blocks, size))
+    seen = (own[..., None] == near[..., None, :]) & (age >= 0) & (age < window)
+    keys, values = (x.unfold(1, reach, size).movedim(-1, 2).flatten(0, 1) for x in (key, value))
+    read = attend(query.unflatten(1, (blocks, size)).flatten(0, 1), keys, values, seen.flatten(0, 1))
+    return read.unflatten(0, (batch, blocks)).flatten(1, 2)[:, :steps]
