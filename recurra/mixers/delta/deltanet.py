@@ -9,7 +9,7 @@ from recurra.parts.conv import ShortConvolution
 from recurra.parts.norms import RMSNorm, unit
 from recurra.shapes import Float, Tensor
 
-DeltaState = tuple[Float[Tensor, "B H K V"], Float[Tensor, "B J M"]]
+DeltaState = tuple[Float[Tensor, "B J M"], Float[Tensor, "B H K V"]]
 
 
 class DeltaNet(Mixer):
@@ -24,8 +24,8 @@ class DeltaNet(Mixer):
     :math:`\beta` a head; norm an RMSNorm of each head. Source: Schlag et al. 2021, https://arxiv.org/abs/2102.11174,
     in the form of Yang et al. 2024, https://arxiv.org/abs/2406.06484.
 
-    State: the memory S, `(B, H, K, V)` with K = V = width / heads, and the convolution's past,
-    `(B, conv_size - 1, 3 * width)`; float32 (float64 if the parameters are).
+    State: the convolution's past, `(B, conv_size - 1, 3 * width)`, and the memory S, `(B, H, K, V)` with
+    K = V = width / heads; float32 (float64 if the parameters are).
 
     Args:
         width: features in and out (D).
@@ -54,15 +54,15 @@ class DeltaNet(Mixer):
 
     def initial_state(self, batch: int) -> DeltaState:
         """Nothing remembered, nothing seen: zeros."""
-        return self.zeros(batch, self.heads, self.size, self.size), self.conv.initial_state(batch)
+        return self.conv.initial_state(batch), self.zeros(batch, self.heads, self.size, self.size)
 
     def mix(self, x: Float[Tensor, "B T D"], state: DeltaState, clock: Clock | None) -> tuple[Tensor, DeltaState]:
         """Project, convolve, correct the memory, normalise what is read."""
-        memory, past = state
+        past, memory = state
         mixed, write = self.project(x).split([3 * x.shape[-1], self.heads], -1)
         mixed, past = self.conv(mixed, past, clock)
         query, key, value = mixed.unflatten(-1, (3, self.heads, self.size)).unbind(2)
         query, key = unit(query) * self.size**-0.5, unit(key)
         write = self.strength * write.to(memory.dtype).sigmoid()[..., None]
         read, memory = self.scan(Delta(query, key, write * value, write * key), memory, clock)
-        return self.out(self.norm(read).flatten(-2).to(x.dtype)), (memory, past)
+        return self.out(self.norm(read).flatten(-2).to(x.dtype)), (past, memory)

@@ -12,7 +12,7 @@ from recurra.parts.init import step_bias_
 from recurra.parts.norms import RMSNorm, unit
 from recurra.shapes import Float, Tensor
 
-DeltaState = tuple[Float[Tensor, "B H K V"], Float[Tensor, "B J M"]]
+DeltaState = tuple[Float[Tensor, "B J M"], Float[Tensor, "B H K V"]]
 
 
 class GatedDeltaNet(Mixer):
@@ -31,8 +31,8 @@ class GatedDeltaNet(Mixer):
     Source: Yang et al. 2025 (gated delta networks), https://arxiv.org/abs/2412.06464. As in the paper; there keys
     take 3/4 of the width, here all of it unless `head_size` says otherwise.
 
-    State: the memory S, `(B, H, K, V)` with V = expand K, and the convolution's past,
-    `(B, conv_size - 1, heads * (2 K + V))`; float32 (float64 if the parameters are).
+    State: the convolution's past, `(B, conv_size - 1, heads * (2 K + V))`, and the memory S, `(B, H, K, V)` with
+    V = expand K; float32 (float64 if the parameters are).
 
     Args:
         width: features in and out (D).
@@ -80,11 +80,11 @@ class GatedDeltaNet(Mixer):
     def initial_state(self, batch: int) -> DeltaState:
         """Nothing remembered, nothing seen: zeros."""
         memory = self.zeros(batch, self.heads, self.size, self.mixed[2] // self.heads)
-        return memory, self.conv.initial_state(batch)
+        return self.conv.initial_state(batch), memory
 
     def mix(self, x: Float[Tensor, "B T D"], state: DeltaState, clock: Clock | None) -> tuple[Tensor, DeltaState]:
         """Project, convolve, fade and correct the memory, normalise, then gate."""
-        memory, past = state
+        past, memory = state
         mixed, gate, write, forget = self.project(x).split(self.splits, -1)
         mixed, past = self.conv(mixed, past, clock)
         query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in mixed.split(self.mixed, -1))
@@ -94,4 +94,4 @@ class GatedDeltaNet(Mixer):
         log_decay = -self.log_rate.to(memory.dtype).exp() * F.softplus(forget.to(memory.dtype) + self.step_bias)
         record = Delta(query, key, write * value, write * key, log_decay)
         read, memory = self.scan(record, memory, clock)
-        return self.out(self.norm(read).flatten(-2).to(x.dtype) * F.silu(gate)), (memory, past)
+        return self.out(self.norm(read).flatten(-2).to(x.dtype) * F.silu(gate)), (past, memory)

@@ -12,7 +12,7 @@ from recurra.parts.init import step_bias_
 from recurra.parts.norms import RMSNorm
 from recurra.shapes import Float, Tensor
 
-MambaState = tuple[Float[Tensor, "B H N P"], Float[Tensor, "B J M"]]
+MambaState = tuple[Float[Tensor, "B J M"], Float[Tensor, "B H N P"]]
 
 
 class Mamba2(Mixer):
@@ -29,8 +29,8 @@ class Mamba2(Mixer):
     Source: Dao & Gu 2024, https://arxiv.org/abs/2405.21060. As in the authors' code, but heads are counted, not
     fixed at 64 features each: 8 heads of width / 4 features.
 
-    State: the memory S, `(B, H, N, P)` with P = expand * width / heads, and the convolution's past,
-    `(B, conv_size - 1, expand * width + 2 * groups * N)`; float32 (float64 if the parameters are).
+    State: the convolution's past, `(B, conv_size - 1, expand * width + 2 * groups * N)`, and the memory S,
+    `(B, H, N, P)` with P = expand * width / heads; float32 (float64 if the parameters are).
 
     Args:
         width: features in and out (D).
@@ -76,11 +76,11 @@ class Mamba2(Mixer):
     def initial_state(self, batch: int) -> MambaState:
         """Nothing remembered, nothing seen: zeros."""
         memory = self.zeros(batch, self.heads, self.state_size, self.inner[0] // self.heads)
-        return memory, self.conv.initial_state(batch)
+        return self.conv.initial_state(batch), memory
 
     def mix(self, x: Float[Tensor, "B T D"], state: MambaState, clock: Clock | None) -> tuple[Tensor, MambaState]:
         """Project, convolve, remember, gate, then normalise."""
-        memory, past = state
+        past, memory = state
         gate, mixed, step = self.project(x).split(self.splits, -1)
         mixed, past = self.conv(mixed, past, clock)
         value, key, query = mixed.split(self.inner, -1)
@@ -91,7 +91,7 @@ class Mamba2(Mixer):
         record = Outer(self._heads(query), self._heads(key), step[..., None] * value, log_decay)
         read, memory = self.scan(record, memory, clock)
         read = (read + self.skip[:, None] * value).flatten(-2)
-        return self.out(self.norm(read * F.silu(gate)).to(x.dtype)), (memory, past)
+        return self.out(self.norm(read * F.silu(gate)).to(x.dtype)), (past, memory)
 
     def _heads(self, shared: Float[Tensor, "B T GN"]) -> Float[Tensor, "B T H N"]:
         """What the heads of a group share, once for each head: a view where there is one group."""
