@@ -1,5 +1,82 @@
 """The tasks, by name. To add one: write its file, add its line here, write its test."""
 
-from recurra.tasks.base import Batch as Batch, Task as Task
+import difflib
+import inspect
+import os
+import pathlib
+from typing import Any
 
-TASKS: dict[str, type[Task]] = {}
+from recurra.tasks.adding import Adding as Adding
+from recurra.tasks.associative_recall import AssociativeRecall as AssociativeRecall
+from recurra.tasks.base import Batch as Batch, SourceError as SourceError, Task as Task
+from recurra.tasks.copying import Copying as Copying
+from recurra.tasks.corpus import STANDARD_LIBRARY
+from recurra.tasks.modular_counting import ModularCounting as ModularCounting
+from recurra.tasks.parity import Parity as Parity
+from recurra.tasks.selective_copying import SelectiveCopying as SelectiveCopying
+from recurra.tasks.series import Series as Series
+from recurra.tasks.tables import CSV, PARQUET
+from recurra.tasks.text import Text as Text
+
+TASKS: dict[str, type[Task]] = {
+    "text": Text,
+    "series": Series,
+    "copying": Copying,
+    "selective_copying": SelectiveCopying,
+    "associative_recall": AssociativeRecall,
+    "parity": Parity,
+    "modular_counting": ModularCounting,
+    "adding": Adding,
+}
+FROM_FILES = ("text", "series")  # tasks that are made from a source and not by their name alone
+
+
+def make(config: dict[str, Any]) -> Task:
+    """The task of a configuration: `{"task": name, **keywords}`, as in `Task.config`.
+
+    Raises:
+        SourceError: there is no such task or keyword (the nearest is named), or the task refuses them.
+    """
+    keywords = dict(config)
+    name = keywords.pop("task", None)
+    if name not in TASKS:
+        raise SourceError(f"there is no task {name!r}{_nearest(str(name), TASKS)}; there are {', '.join(TASKS)}")
+    known = inspect.signature(TASKS[name]).parameters
+    for keyword in keywords:
+        if keyword not in known:
+            raise SourceError(
+                f"the task {name} has no keyword {keyword!r}{_nearest(keyword, known)}; "
+                f"it has {', '.join(known) or 'none'}"
+            )
+    if "source" in known and "source" not in keywords:
+        raise SourceError(f"the task {name} needs a source: give a file")
+    return TASKS[name](**keywords)
+
+
+def open_source(source: str | os.PathLike[str], **keywords: Any) -> Task:
+    """The task that a source stands for: a task's name, "stdlib", a CSV or Parquet file, or a text file or folder.
+
+    A file that has the name of a task is given as `./name`.
+
+    Raises:
+        SourceError: the source is none of these, or cannot be used; in one sentence.
+    """
+    source = os.fspath(source)
+    path = pathlib.Path(source)
+    if source in TASKS and source not in FROM_FILES:
+        return make({"task": source, **keywords})
+    if path.suffix.lower() in CSV + PARQUET and not path.is_dir():
+        return make({"task": "series", "source": source, **keywords})
+    if source == STANDARD_LIBRARY or path.exists():
+        return make({"task": "text", "source": source, **keywords})
+    names = [STANDARD_LIBRARY, *(name for name in TASKS if name not in FROM_FILES)]
+    raise SourceError(
+        f"{source} does not exist{_nearest(source, names)}: give a text file or folder, a CSV or Parquet file, or one "
+        f"of {', '.join(names)}"
+    )
+
+
+def _nearest(word: str, known: Any) -> str:
+    """What may have been meant, or nothing."""
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f" (did you mean {close[0]}?)" if close else ""

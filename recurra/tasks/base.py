@@ -1,4 +1,4 @@
-"""What a task is to everything that trains, evaluates or draws: batches by number, a loss, a score and its chance level.
+"""What a task is to everything that trains, evaluates or draws: batches by number, a loss, a score, its chance level.
 
 Batch number i is a function of (split, i, size, length, seed) and of nothing else. So training resumes to the same
 numbers with no iterator to save, and every process of a comparison sees the same data.
@@ -8,6 +8,10 @@ import abc
 from typing import Any, ClassVar, NamedTuple
 
 from recurra.shapes import Bool, Tensor
+
+
+class SourceError(ValueError):
+    """The data or the keywords given for a task cannot be used; the message is one sentence for the user."""
 
 
 class Batch(NamedTuple):
@@ -30,8 +34,12 @@ class Task(abc.ABC):
     head: ClassVar[str]
     measure: ClassVar[str]
     lower_is_better: ClassVar[bool]
-    chance: float
     config: dict[str, Any]  # the keywords that make this task again, JSON-able
+
+    @property
+    @abc.abstractmethod
+    def chance(self) -> float:
+        """The score of a guess that looks at nothing."""
 
     @abc.abstractmethod
     def model_arguments(self) -> dict[str, Any]:

@@ -1,0 +1,79 @@
+"""Copying: hold a few symbols through a long silence. It asks how long a memory lasts, and how much it holds."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from recurra.shapes import Tensor
+from recurra.tasks.base import Batch, SourceError, Task
+from recurra.tasks.choices import accuracy, certain, cross_entropy
+from recurra.tasks.draws import begins, rows
+
+
+class Copying(Task):
+    """Read some symbols, wait, and say them again in order when the marker has come.
+
+        symbols   blank ... blank   marker   blank ... blank
+                                             symbols
+
+    Hochreiter and Schmidhuber 1997; in this form Arjovsky, Shah and Bengio 2016, https://arxiv.org/abs/1511.06464.
+    Only the steps after the marker count, so chance is exactly 1 / symbols. Tokens: 0 is the blank, 1 to `symbols`
+    the symbols, `symbols` + 1 the marker. A longer row is a longer wait.
+
+    Args:
+        symbols: how many different symbols there are.
+        items: how many are to be remembered.
+    """
+
+    head = "language_model"
+    measure = "accuracy"
+    lower_is_better = False
+
+    def __init__(self, *, symbols: int = 8, items: int = 10) -> None:
+        if symbols < 2 or items < 1:
+            raise SourceError(f"symbols is {symbols} and items is {items}: they must be at least 2 and 1")
+        self.config = {"task": "copying", "symbols": symbols, "items": items}
+        self.symbols, self.items = symbols, items
+
+    @property
+    def chance(self) -> float:
+        return 1 / self.symbols
+
+    def model_arguments(self) -> dict[str, Any]:
+        return {"vocabulary": self.symbols + 2}
+
+    def batch(self, split: str, index: int, size: int, length: int, seed: int, carried: bool = False) -> Batch:
+        if length < 2 * self.items + 1:
+            raise SourceError(f"copying {self.items} items takes at least {2 * self.items + 1} steps, not {length}")
+        items = torch.from_numpy(rows(self._draw, split, index, size, length, seed))
+        inputs = torch.zeros(size, length, dtype=torch.int64)
+        inputs[:, : self.items] = items
+        inputs[:, -self.items - 1] = self.symbols + 1
+        targets = torch.zeros_like(inputs)
+        targets[:, -self.items :] = items
+        scored = (torch.arange(length) >= length - self.items).expand(size, length)
+        return Batch(inputs, targets, scored, begins(size, length) if carried else None)
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return cross_entropy(outputs, batch)
+
+    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
+        return accuracy(outputs, batch)
+
+    def solve(self, batch: Batch) -> Tensor:
+        # a queue: fed before the marker, emptied after it
+        answers = torch.zeros_like(batch.inputs)
+        for row, answer in zip(batch.inputs.tolist(), answers, strict=True):
+            queue, marked = [], False
+            for step, token in enumerate(row):
+                if marked and queue:
+                    answer[step] = queue.pop(0)
+                elif token == self.symbols + 1:
+                    marked = True
+                elif token:
+                    queue.append(token)
+        return certain(answers, self.symbols + 2)
+
+    def _draw(self, random: np.random.Generator, size: int, length: int) -> np.ndarray:
+        return random.integers(1, self.symbols + 1, (size, self.items))

@@ -1,0 +1,83 @@
+"""Selective copying: the symbols are scattered, so a fixed delay is no help: one must choose what to keep."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from recurra.shapes import Tensor
+from recurra.tasks.base import Batch, SourceError, Task
+from recurra.tasks.choices import accuracy, certain, cross_entropy
+from recurra.tasks.draws import begins, rows
+
+
+class SelectiveCopying(Task):
+    """Remember the symbols that lie scattered among blanks, and say them in order when the marker has come.
+
+        blank symbol blank blank symbol ... marker   blank ... blank
+                                                     symbols
+
+    Jing et al. 2019, https://arxiv.org/abs/1706.02761; Gu and Dao 2023, https://arxiv.org/abs/2312.00752. Every set
+    of places before the marker is equally likely. Only the steps after the marker count, so chance is exactly
+    1 / symbols. Tokens: 0 is the blank, 1 to `symbols` the symbols, `symbols` + 1 the marker.
+
+    Args:
+        symbols: how many different symbols there are.
+        items: how many are to be remembered.
+    """
+
+    head = "language_model"
+    measure = "accuracy"
+    lower_is_better = False
+
+    def __init__(self, *, symbols: int = 14, items: int = 16) -> None:
+        if symbols < 2 or items < 1:
+            raise SourceError(f"symbols is {symbols} and items is {items}: they must be at least 2 and 1")
+        self.config = {"task": "selective_copying", "symbols": symbols, "items": items}
+        self.symbols, self.items = symbols, items
+
+    @property
+    def chance(self) -> float:
+        return 1 / self.symbols
+
+    def model_arguments(self) -> dict[str, Any]:
+        return {"vocabulary": self.symbols + 2}
+
+    def batch(self, split: str, index: int, size: int, length: int, seed: int, carried: bool = False) -> Batch:
+        if length < 2 * self.items + 1:
+            raise SourceError(f"copying {self.items} items takes at least {2 * self.items + 1} steps, not {length}")
+        inputs = torch.from_numpy(rows(self._draw, split, index, size, length, seed))
+        targets = torch.zeros_like(inputs)
+        items = inputs[:, : -self.items - 1]
+        targets[:, -self.items :] = items[items > 0].reshape(size, self.items)
+        scored = (torch.arange(length) >= length - self.items).expand(size, length)
+        return Batch(inputs, targets, scored, begins(size, length) if carried else None)
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return cross_entropy(outputs, batch)
+
+    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
+        return accuracy(outputs, batch)
+
+    def solve(self, batch: Batch) -> Tensor:
+        # a queue: fed before the marker, emptied after it
+        answers = torch.zeros_like(batch.inputs)
+        for row, answer in zip(batch.inputs.tolist(), answers, strict=True):
+            queue, marked = [], False
+            for step, token in enumerate(row):
+                if marked and queue:
+                    answer[step] = queue.pop(0)
+                elif token == self.symbols + 1:
+                    marked = True
+                elif token:
+                    queue.append(token)
+        return certain(answers, self.symbols + 2)
+
+    def _draw(self, random: np.random.Generator, size: int, length: int) -> np.ndarray:
+        """Rows with symbols at the places whose random numbers are smallest."""
+        room = length - self.items - 1
+        places = random.random((size, room)).argpartition(self.items - 1, axis=1)[:, : self.items]
+        content = np.zeros((size, length), dtype=np.int64)
+        np.put_along_axis(content, places, random.integers(1, self.symbols + 1, (size, self.items)), axis=1)
+        content[:, room] = self.symbols + 1
+        return content
