@@ -1,6 +1,7 @@
 """Write fla.safetensors: four layers of flash-linear-attention, their weights, inputs, outputs and states, in float64.
 
-    pip install flash-linear-attention==0.6.0 fla-core==0.6.0 triton transformers einops; python tests/oracles/make_fla.py
+    pip install flash-linear-attention==0.6.0 fla-core==0.6.0 triton transformers
+    python tests/oracles/make_fla.py
 
 The layers run as they are, but for their GPU kernels: the recurrences are that library's own naive operations, and the
 norms and the short convolution are torch's.
