@@ -35,7 +35,7 @@ def ring_(log_rate: Float[Tensor, " N"], log_phase: Float[Tensor, " N"], low: fl
 
     Orvieto et al. 2023, https://arxiv.org/abs/2303.06349.
     """
-    # a uniform number may be 0, and the logarithm of the angle or of the radius must not be infinite
-    area, turn = torch.rand(2, len(log_rate), dtype=log_rate.dtype).clamp(min=torch.finfo(log_rate.dtype).tiny)
+    # neither an angle of 0 nor a radius of 0 or 1 has a finite logarithm: none may be drawn, or rounded to
+    area, turn = torch.rand(2, len(log_rate), dtype=torch.float64).clamp(min=torch.finfo(torch.float64).tiny)
     log_rate.copy_((-0.5 * (area * (high**2 - low**2) + low**2).log()).log())
     log_phase.copy_((phase * turn).log())
