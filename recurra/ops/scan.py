@@ -11,11 +11,11 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.ops import cell, conv, delta, diag, outer, selective
 from recurra.ops.cell import loop as cell_loop, torch as cell_torch
-from recurra.ops.conv import chunk as conv_chunk, loop as conv_loop
+from recurra.ops.conv import chunk as conv_chunk, loop as conv_loop, native as conv_native
 from recurra.ops.delta import chunk as delta_chunk, loop as delta_loop, native as delta_native
 from recurra.ops.diag import chunk as diag_chunk, loop as diag_loop, native as diag_native
 from recurra.ops.outer import chunk as outer_chunk, loop as outer_loop, native as outer_native
-from recurra.ops.selective import chunk as selective_chunk, loop as selective_loop
+from recurra.ops.selective import chunk as selective_chunk, loop as selective_loop, native as selective_native
 from recurra.shapes import State, Tensor, wide, widen
 from recurra.state import each, leaves
 
@@ -26,8 +26,8 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     delta.Delta: (delta_native, delta_chunk, delta_loop),
     delta.LowRank: (delta_chunk, delta_loop),
     cell.Cell: (cell_torch, cell_loop),
-    conv.ShortConv: (conv_chunk, conv_loop),
-    selective.Selective: (selective_chunk, selective_loop),
+    conv.ShortConv: (conv_native, conv_chunk, conv_loop),
+    selective.Selective: (selective_native, selective_chunk, selective_loop),
 }
 
 _only: contextvars.ContextVar[str | None] = contextvars.ContextVar("recurra_only", default=None)
