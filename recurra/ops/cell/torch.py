@@ -31,7 +31,7 @@ def declines(record: Cell, state: tuple[Tensor, ...]) -> str | None:
         return "torch's functions make W x + b themselves: give x as the drive, and its input_weight"
     if weight is not None and weight.shape[1] != 1:
         return f"torch's functions have one recurrent matrix, not {weight.shape[1]} blocks"
-    if record.project is not None and rule is not rules.LSTM:
+    if record.project is not None and rule != rules.LSTM:
         return f"torch projects the state of lstm, not of {rule.name}"
     if record.project is not None and len(record.project) == record.project.shape[1]:
         return "torch takes a projection to another width only"
@@ -54,7 +54,7 @@ def _run(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """One call: `inputs` are x, or packed x and its batch sizes, which say `batch_first` by themselves."""
     start = tuple(x[None].contiguous() for x in state)
-    hidden = start if record.rule is rules.LSTM else start[0]
+    hidden = start if record.rule == rules.LSTM else start[0]
     layers, dropout, train, bidirectional = 1, 0.0, torch.is_grad_enabled(), False
     read, *last = FUSED[record.rule](
         *inputs, hidden, _weights(record), True, layers, dropout, train, bidirectional, *batch_first
