@@ -41,10 +41,11 @@ class RetNet(Mixer):
         if width % (2 * heads):
             raise ValueError(f"width is {width}: it must be a multiple of twice heads, which is {2 * heads}")
         self.heads, self.size, self.expand, self.epsilon = heads, width // heads, expand, 1e-6
-        self.splits = [width, width, expand * width, expand * width]
+        # queries and keys go together: they are rotated alike
+        self.splits = [2 * width, expand * width, expand * width]
         self.project = nn.Linear(width, sum(self.splits), bias=False)
         self.out = nn.Linear(expand * width, width, bias=False)
-        for weight in self.project.weight.split(self.splits):
+        for weight in self.project.weight.split([width, width, *self.splits[1:]]):
             nn.init.xavier_uniform_(weight, gain=2**-2.5)
         nn.init.xavier_uniform_(self.out.weight)
         self.scan = Scan()
@@ -62,12 +63,13 @@ class RetNet(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B H K V"], Int[Tensor, " B"]]]:
         """Project, rotate, remember, normalise, then gate."""
         memory, position = state
-        *parts, gate = self.project(x).split(self.splits, -1)
-        query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in parts)
+        both, value, gate = self.project(x).split(self.splits, -1)
         positions, position = count(position, x.shape[1], clock)
-        cosine, sine = turns(positions, self.size)
-        query, key = rotate(query, cosine, sine), rotate(key * self.size**-0.5, cosine, sine)
-        read, memory = self.scan(Outer(query, key, value, self._log_decay(memory).expand(key.shape[:3])), memory, clock)
+        both = rotate(both.unflatten(-1, (2 * self.heads, -1)), *turns(positions, self.size))
+        query, key = both.split(self.heads, -2)
+        value = value.unflatten(-1, (self.heads, -1))
+        log_decay = self._log_decay(memory).expand(key.shape[:3])
+        read, memory = self.scan(Outer(query, key * self.size**-0.5, value, log_decay), memory, clock)
         read = rms(read, self.epsilon).flatten(-2).to(x.dtype)
         return self.out(read * F.silu(gate)), (memory, position)
 

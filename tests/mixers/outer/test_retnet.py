@@ -76,7 +76,7 @@ def test_after_a_thousand_million_steps_only_the_distance_matters(dtype):
 
 def test_it_starts_as_the_authors_code_does():
     mixer = RetNet(128)
-    for weight, fan_out in zip(mixer.project.weight.split(mixer.splits), (128, 128, 256, 256), strict=True):
+    for weight, fan_out in zip(mixer.project.weight.split([128, 128, 256, 256]), (128, 128, 256, 256), strict=True):
         bound = 2**-2.5 * (6 / (128 + fan_out)) ** 0.5
         assert 0.98 * bound < weight.abs().max() <= bound
     assert_close(mixer._log_decay(mixer.initial_state(1)[0]).exp(), 1 - 2.0 ** -torch.arange(5, 9))

@@ -1,0 +1,33 @@
+"""Norms against torch's, in every type, and at zero."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from recurra.parts.norms import RMSNorm, unit
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_rms_norm_equals_torch(groups):
+    norm = RMSNorm(12, groups=groups, epsilon=1e-3).double()
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(2, 5, 12, dtype=torch.float64)
+    apart = F.rms_norm(x.unflatten(-1, (groups, -1)), (12 // groups,), None, 1e-3).flatten(-2)
+    assert_close(norm(x), norm.weight * apart)
+
+
+def test_rms_norm_squares_in_the_wide_type():
+    x = (100 * torch.randn(4, 1000)).bfloat16()
+    y = RMSNorm(1000).bfloat16()(x)
+    assert y.dtype == torch.bfloat16
+    assert_close(y.double(), F.rms_norm(x.double(), (1000,)), rtol=2**-8, atol=0)
+
+
+def test_unit_has_length_one_and_at_zero_a_gradient():
+    x = torch.randn(3, 8, dtype=torch.float64)
+    assert_close(unit(x, 0.0), F.normalize(x, dim=-1))
+    zero = torch.zeros(8, requires_grad=True)
+    y = unit(zero)
+    (grad,) = torch.autograd.grad(y.sum(), zero)
+    assert (y == 0).all() and torch.isfinite(grad).all()
