@@ -1,0 +1,68 @@
+"""How a command ends. What the user did wrong is one sentence and exit code 2, a stop is 130, a closed pipe is silent.
+
+Anything else is our mistake and shows its traceback. `RECURRA_DEBUG=1` shows every traceback.
+"""
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+
+WRONG, STOPPED, PIPE_CLOSED = 2, 130, 141
+
+
+@contextlib.contextmanager
+def polite() -> Iterator[None]:
+    """Turn what a command raises into its last words and its exit code."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # what is still in the buffer goes nowhere, or Python would complain about it while it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(PIPE_CLOSED) from None
+    except KeyboardInterrupt as stop:
+        print(f"\nrecurra: {one_line(stop) or 'stopped'}", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
+    except Exception as error:
+        sentence = complaint(error)
+        if sentence is None or os.environ.get("RECURRA_DEBUG") == "1":
+            raise
+        print(f"recurra: {sentence}", file=sys.stderr)
+        raise SystemExit(WRONG) from None
+
+
+def complaint(error: Exception) -> str | None:
+    """What to tell the user; None where it is not the user who can put it right."""
+    if _full(error):
+        return f"the disk is full ({one_line(error)}); what was there before is whole: make room and go on"
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("recurra"):
+        return f"this needs the package {error.name}: pip install {error.name}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return one_line(error) if _ours(error) else None
+
+
+def one_line(error: BaseException) -> str:
+    """The message without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def _ours(error: Exception) -> bool:
+    """Whether one of our rooms said so: a class of ours, or a ValueError that was raised in our own code."""
+    if isinstance(error, ValueError) and type(error).__module__.startswith("recurra."):
+        return True
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    raised_in = "" if place is None else place.tb_frame.f_globals.get("__name__", "")
+    return type(error) is ValueError and raised_in.startswith("recurra.")
+
+
+def _full(error: Exception) -> bool:
+    """Python gives a number; safetensors quotes the system's message."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in full
+    return any(f"os error {number})" in str(error) for number in full)

@@ -1,0 +1,117 @@
+"""From the words that a user gives on a command line to settings: KEY=VALUE, 600k, and only what was said."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from recurra.models.backbone import parse
+from recurra.train.compare import CompareConfig
+from recurra.train.config import Config, nearest
+from recurra.train.errors import RunError
+from recurra.train.presets import PRESETS
+
+DEFAULT = "mamba2"  # the mixer, where none is named
+
+_UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
+
+
+def number(text: str) -> int:
+    """A whole number, in thousands or millions where it ends so: "600k", "1.5M".
+
+    Raises:
+        RunError: it is none.
+    """
+    match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?)([kmg]?)", text.strip().lower())
+    if match is None:
+        raise RunError(f"{text!r} is not a number: write 600000, 600k or 1.5M")
+    return round(float(match[1]) * _UNITS[match[2]])
+
+
+def pairs(texts: Iterable[str]) -> dict[str, Any]:
+    """KEY=VALUE words as a dictionary; a value is JSON (4, 0.5, true, [1, 2]) where it can be, else text.
+
+    Raises:
+        RunError: a word without "=".
+    """
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise RunError(f"{text!r} is not KEY=VALUE, such as heads=8")
+        try:
+            found[key.strip()] = json.loads(value)
+        except ValueError:
+            found[key.strip()] = value
+    return found
+
+
+def mixer_keywords(patterns: Sequence[str], given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Keywords of mixers by name: "heads" where the patterns have one mixer, "gla.heads" where they have several.
+
+    Raises:
+        RunError: it is not clear whose keyword it is, or no pattern has that mixer.
+    """
+    names = list(dict.fromkeys(name for pattern in patterns for name in parse(pattern)))
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in given.items():
+        owner, dot, keyword = key.rpartition(".")
+        if not dot and len(names) != 1:
+            raise RunError(f"{key!r} could be a keyword of {', '.join(names)}: write {names[0]}.{key}")
+        if dot and owner not in names:
+            raise RunError(f"{key!r} is a keyword of {owner!r}, which is none of {', '.join(names)}")
+        found.setdefault(owner or names[0], {})[keyword] = value
+    return found
+
+
+def overlay(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`base` with what was given put over it, key by key also inside; None is what was not given."""
+    merged = dict(base)
+    for key, value in given.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = overlay(merged[key], value)
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def run_settings(options: dict[str, Any], keywords: Iterable[str], before: Config | None) -> Config:
+    """The settings of a run: what was given over those of the run that goes on (`before`), or over the defaults.
+
+    Raises:
+        RunError: no source, or something given that does not exist.
+    """
+    base = {**Config(source="").to_json(), "source": None} if before is None else before.to_json()
+    merged = overlay(overlay({"arguments": {"pattern": DEFAULT}}, base), options)
+    own = mixer_keywords([merged["arguments"]["pattern"]], pairs(keywords))
+    return Config.from_json(_with_keywords(merged, own))
+
+
+def comparison_settings(
+    options: dict[str, Any], keywords: Iterable[str], preset: str | None, before: CompareConfig | None
+) -> CompareConfig:
+    """The settings of a comparison: what was given over a preset over those that go on (`before`) or the defaults.
+
+    Raises:
+        RunError: no source or mixers, or something given that does not exist.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise RunError(f"there is no preset {preset!r}: {nearest(preset, PRESETS)}")
+    none = CompareConfig(source="", mixers=("",)).to_json() | {"source": None, "mixers": None}
+    base = none if before is None else before.to_json()
+    merged = overlay(overlay(base, PRESETS[preset] if preset else {}), options)
+    if not merged["mixers"]:
+        raise RunError("no mixers were named: give --mixers lstm,mamba2 or a --preset")
+    own = mixer_keywords(merged["mixers"], pairs(keywords))
+    return CompareConfig.from_json(_with_keywords(merged, own))
+
+
+def mixers(text: str | None) -> list[str] | None:
+    """The patterns in "lstm,mamba2*3+attention": commas stand between models, a plus between the parts of one."""
+    return None if text is None else [name.strip().replace("+", ",") for name in text.split(",")]
+
+
+def _with_keywords(settings: dict[str, Any], own: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    if settings["source"] is None:
+        raise RunError("the source is missing: give a text file or folder, stdlib, a CSV or Parquet series, or a task")
+    return overlay(settings, {"arguments": {"mixers": own}} if own else {})
