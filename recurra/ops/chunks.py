@@ -16,6 +16,8 @@ import torch
 
 from recurra.shapes import Bool, Float, Tensor
 
+PAIRWISE = 16  # steps in a chunk whose pairs have a weight for every channel
+
 
 class Left(NamedTuple):
     """What is left, between the steps of a chunk, its start and its end. Read i may come before or after write i."""
@@ -25,14 +27,14 @@ class Left(NamedTuple):
     alive: Bool[Tensor, "B 1 C 1"] | None  # no reset from the chunk's start to read i
 
 
-def size(log_decay: Tensor | None) -> int:
-    """Steps in a chunk: where every channel decays by itself, the pairs cost C C K numbers a head, and C is small."""
-    return 16 if log_decay is not None and log_decay.ndim == 4 else 64
+def cut(
+    most: int, log_decay: Tensor | None, reset: Tensor | None, *inputs: Float[Tensor, "B T H _"]
+) -> Iterator[tuple]:
+    """Chunks of log_decay `(_, h, C, G)`, reset `(B, C)` or None, and every input `(B, H, C, ...)`, head first.
 
-
-def cut(log_decay: Tensor | None, reset: Tensor | None, *inputs: Float[Tensor, "B T H _"]) -> Iterator[tuple]:
-    """The chunks of (log_decay, reset, *inputs), head first: `(B, H, C, G)`, `(B, C)` or None, `(B, H, C, ...)`."""
-    length = size(log_decay)
+    They have `most` steps; where every channel decays by itself at most `PAIRWISE`, as pairs cost C C K numbers a head.
+    """
+    length = min(most, PAIRWISE) if log_decay is not None and log_decay.ndim == 4 else most
     if log_decay is None:
         log_decay = inputs[0].new_zeros(1, inputs[0].shape[1], 1)
     log_decay = log_decay if log_decay.ndim == 4 else log_decay[..., None]

@@ -46,11 +46,16 @@ def _run(implementation, record, state, clock):
         return reason
     read, final = implementation.scan(ready, start)
     torch.manual_seed(7)
-    total = sum((x * torch.randn(x.shape, dtype=x.dtype)).sum() for x in (read, *leaves(final)))
+    total = sum((x * _weight(x)).sum() for x in (read, *leaves(final)))
     total = total.real if total.is_complex() else total
     grads = torch.autograd.grad(total, wanted, allow_unused=True)
     zeros = [torch.zeros_like(w) if g is None else g for g, w in zip(grads, wanted, strict=True)]
     return [read.detach(), *(x.detach() for x in leaves(final)), *zeros]
+
+
+def _weight(x):
+    """Random numbers that are the same in every precision and memory layout."""
+    return torch.randn(x.shape, dtype=torch.complex128 if x.is_complex() else torch.float64).to(x.dtype)
 
 
 def _float(x):

@@ -10,7 +10,7 @@ import torch
 
 from recurra.ops.chunks import cut, left, products, recall, spans
 from recurra.ops.delta import Delta, LowRank
-from recurra.shapes import Float, Tensor
+from recurra.shapes import Bool, Float, Tensor
 
 
 def declines(record: Delta | LowRank, state: Tensor) -> str | None:
@@ -24,8 +24,10 @@ def scan(
     low_rank = isinstance(record, LowRank)
     own_inputs = (record.probe, record.answer) if low_rank else (record.erase, record.key)
     inputs = (record.query, record.key, record.value, *own_inputs)
+    # the keys of more steps than they have channels depend on each other, and the solve would lose digits
+    most = min(64, max(16, record.key.shape[-1]))
     reads = []
-    for g, begins, q, k, v, probe, answer in cut(record.log_decay, record.reset, *inputs):
+    for g, begins, q, k, v, probe, answer in cut(most, record.log_decay, record.reset, *inputs):
         span = spans(g)
         after = left(g, span, begins, False)
         ending = after.pairs[:, :, -1]
@@ -38,23 +40,28 @@ def scan(
         else:
             # the erase key reads after it: u = v - (D S)' p
             at = after
-            system, direct = products(probe, k, at.pairs).tril(-1), v
+            system, direct = products(probe, k, at.pairs), v
             read, write = 0, 0
             reach = -probe * at.start
-        if at.alive is not None:
-            reach = reach.masked_fill(~at.alive, 0)
-        own, reach = _solve(system, direct, reach)
-        seen = products(q, answer, after.pairs)
-        reads.append(read + seen @ own + recall(q * after.start + seen @ reach, state, after.alive))
+        own, reach = _solve(system, direct, reach, at.alive)
+        # zero above the diagonal already, and now in the gradient too, where a ruined state may make it NaN
+        seen = products(q, answer, after.pairs).tril()
+        read = read + seen @ own + recall(q * after.start + seen @ reach, state, after.alive)
+        reads.append(read.transpose(1, 2))
         if after.alive is not None:
             state = state.masked_fill(~after.alive[:, :, -1:], 0)
         state = after.start[:, :, -1, :, None] * state + write + (answer * ending).mT @ (own + reach @ state)
-    return torch.cat(reads, 2).transpose(1, 2), state
+    return torch.cat(reads, 1), state
 
 
 def _solve(
-    system: Float[Tensor, "B H C C"], direct: Float[Tensor, "B H C V"], reach: Float[Tensor, "B H C K"]
+    system: Float[Tensor, "B H C C"],
+    direct: Float[Tensor, "B H C V"],
+    reach: Float[Tensor, "B H C K"],
+    alive: Bool[Tensor, "B 1 C 1"] | None,
 ) -> tuple[Float[Tensor, "B H C V"], Float[Tensor, "B H C K"]]:
-    """The solutions of (1 + system) x = direct and (1 + system) x = reach; the diagonal of `system` is not read."""
+    """(1 + system)^-1 of both, whatever `system` has on its diagonal. Nothing reaches a step from a state cut off."""
+    reach = reach if alive is None else reach.masked_fill(~alive, 0)
     both = torch.linalg.solve_triangular(system, torch.cat([direct, reach], -1), upper=False, unitriangular=True)
-    return both.split((direct.shape[-1], reach.shape[-1]), -1)
+    own, reach = both.split((direct.shape[-1], reach.shape[-1]), -1)
+    return own, reach if alive is None else reach.masked_fill(~alive, 0)

@@ -9,7 +9,6 @@ import math
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from recurra.ops.diag import Diag, loop
@@ -81,11 +80,11 @@ class _Sum(torch.autograd.Function):
         return read, last.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         decay, state, read, reset = ctx.saved_tensors
+        grad_read, grad_last = grad_outputs
         varies = decay.ndim == read.ndim
-        flow = _flow(decay.conj(), *grad_outputs, reset)
+        flow = _flow(decay.conj(), grad_read, grad_last, reset)
         before = torch.cat([state[:, None], read[:, :-1]], 1)
         grad_state = (decay[:, 0] if varies else decay).conj() * flow[:, 0]
         if reset is not None:
