@@ -1,0 +1,130 @@
+"""All runs of a comparison at a glance: a table that lives on a terminal, or a plain line now and then."""
+
+import contextlib
+import dataclasses
+import sys
+import time
+from typing import Any, Protocol, runtime_checkable
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+# seconds between plain lines
+PAUSE = 15.0
+
+
+@dataclasses.dataclass
+class Standing:
+    """How far a run is: "waiting", "training", "done", "failed" or "stopped"."""
+
+    name: str
+    steps: int
+    status: str = "waiting"
+    step: int = 0
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    seconds: float = 0.0
+    held_out: float | None = None
+
+    def read(self, lines: list[dict[str, Any]]) -> None:
+        """Take in new lines of metrics.jsonl."""
+        for line in lines:
+            self.step, self.seconds = line["step"], line["seconds"]
+            self.loss = line.get("loss", self.loss)
+            self.held_out = line.get("held_out", self.held_out)
+            # over the whole run so far: single steps jump about
+            self.tokens_per_second = line["tokens"] / max(self.seconds, 1e-9)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until its last step, at the pace so far."""
+        return self.seconds / self.step * (self.steps - self.step) if self.step else None
+
+
+@runtime_checkable
+class Board(contextlib.AbstractContextManager[Any], Protocol):
+    """Who is shown the runs."""
+
+    def show(self, standings: list[Standing]) -> None:
+        """The runs as they stand now."""
+
+    def say(self, text: str) -> None:
+        """Something that the user should know."""
+
+
+class QuietBoard:
+    """Shows nothing."""
+
+    def __enter__(self) -> "QuietBoard":
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def show(self, standings: list[Standing]) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class LineBoard(QuietBoard):
+    """Each run's line when its status changes, and those that train every few seconds."""
+
+    def __init__(self, file: Any, pause: float = PAUSE) -> None:
+        self.file, self.pause = file, pause
+        self.before: dict[str, str] = {}
+        self.due = 0.0
+
+    def show(self, standings: list[Standing]) -> None:
+        now = time.monotonic()
+        due = now >= self.due
+        for standing in standings:
+            changed = self.before.get(standing.name, "waiting") != standing.status
+            if changed or (due and standing.status == "training" and standing.step):
+                self.say("  ".join(filter(None, cells(standing))))
+            self.before[standing.name] = standing.status
+        self.due = now + self.pause if due else self.due
+
+    def say(self, text: str) -> None:
+        print(text, file=self.file, flush=True)
+
+
+class LiveBoard(QuietBoard):
+    """One table, drawn again and again."""
+
+    def __init__(self, file: Any) -> None:
+        self.live = Live(console=Console(file=file), refresh_per_second=4)
+
+    def __enter__(self) -> "LiveBoard":
+        self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.live.stop()
+
+    def show(self, standings: list[Standing]) -> None:
+        table = Table("run", "", "step", "loss", "held-out", "tokens/s", "left", box=None)
+        for standing in standings:
+            table.add_row(*cells(standing))
+        self.live.update(table)
+
+    def say(self, text: str) -> None:
+        self.live.console.print(text, markup=False, highlight=False)
+
+
+def for_stderr() -> LiveBoard | LineBoard:
+    """A table where stderr is a terminal, otherwise lines."""
+    return LiveBoard(sys.stderr) if sys.stderr.isatty() else LineBoard(sys.stderr)
+
+
+def cells(standing: Standing) -> list[str]:
+    """A run's row: name, status, step, loss, held-out score, tokens per second, time left."""
+    training = standing.status == "training" and standing.left is not None
+    return [
+        standing.name,
+        standing.status,
+        f"{standing.step}/{standing.steps}",
+        "" if standing.loss is None else f"loss {standing.loss:.3f}",
+        "" if standing.held_out is None else f"held-out {standing.held_out:.4g}",
+        "" if standing.tokens_per_second is None else f"{standing.tokens_per_second:,.0f} tokens/s",
+        f"{standing.left or 0:.0f} s left" if training else "",
+    ]

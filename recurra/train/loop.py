@@ -1,0 +1,176 @@
+"""Training: one loop for every model, every task and every architecture.
+
+A batch is a function of its number, and everything else that a step reads is in `Run`. So a run that is stopped at
+any step, killed or interrupted, goes on from its last checkpoint to the same numbers, bit for bit.
+"""
+
+import io
+import math
+import os
+import pathlib
+import time
+from typing import Any
+
+import safetensors
+
+from recurra.files import write_json
+from recurra.models.folder import describe, read_config, save_pretrained
+from recurra.tasks import Task, open_source
+from recurra.train import checkpoints, metrics, result, stopping
+from recurra.train.config import Config, differences
+from recurra.train.disk import is_full
+from recurra.train.errors import RunError, Stopped
+from recurra.train.evaluate import evaluate
+from recurra.train.forward import carried, forward, moved, size
+from recurra.train.optimisers import clip, set_learning_rate
+from recurra.train.progress import Progress, for_stderr
+from recurra.train.result import Result
+from recurra.train.run import Run, begin, exactly
+from recurra.train.schedules import warmup_cosine
+
+
+def train(
+    config: Config, folder: str | os.PathLike[str], resume: bool = False, progress: Progress | None = None
+) -> Result:
+    """Train a model, and leave a run's folder: config.json, model.safetensors, metrics.jsonl, result.json, checkpoints.
+
+    Args:
+        config: all settings.
+        folder: a new one, or with `resume` one that holds a run of the same settings.
+        resume: go on from the last checkpoint; a run that has ended is left alone and its result returned.
+        progress: who is shown each step; None: a bar, or plain lines where stderr is no terminal.
+
+    Raises:
+        RunError: the user can put it right (the folder, the settings, the disk); what was there is intact.
+        SourceError: so can they the source.
+        Stopped: Ctrl-C; all is saved.
+    """
+    folder = pathlib.Path(folder)
+    _check(folder, config, resume)
+    ended = result.read(folder) if resume else None
+    if ended is not None:
+        return ended
+    task = open_source(config.source, **config.task)
+    with exactly(config), stopping.listening() as stop, for_stderr() if progress is None else progress as shown:
+        try:
+            run = begin(config, task)
+            _start(folder, run, task, config, resume, shown)
+            with metrics.open_to_append(folder) as file:
+                score = _loop(run, task, config, folder, file, stop, shown)
+            save_pretrained(run.model, folder, **_sections(task, config))
+            ended = result.conclude(run, task, config, score)
+            ended.write(folder)
+            return ended
+        except (OSError, safetensors.SafetensorError) as error:
+            if not is_full(error):
+                raise
+            raise RunError(f"the disk is full: {_kept(folder)}; make room and resume") from error
+
+
+def read_settings(folder: str | os.PathLike[str]) -> Config:
+    """The settings of the run in a folder.
+
+    Raises:
+        RunError: it holds no run, or one of another version.
+    """
+    try:
+        found = read_config(folder)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    if "training" not in found:
+        raise RunError(f"{folder} holds a model but no run: there is nothing to resume")
+    return Config.from_json(found["training"])
+
+
+def _check(folder: pathlib.Path, config: Config, resume: bool) -> None:
+    """Refuse a folder that holds something else than what is asked for."""
+    if not resume:
+        if folder.exists() and (not folder.is_dir() or any(not x.name.startswith(".") for x in folder.iterdir())):
+            raise RunError(f"{folder} is not empty: resume the run in it, or give another folder")
+        return
+    changed = differences(read_settings(folder).to_json(), config.to_json())
+    if changed:
+        raise RunError(f"the run in {folder} has other settings: {'; '.join(changed)}; give those, or another folder")
+
+
+def _start(folder: pathlib.Path, run: Run, task: Task, config: Config, resume: bool, shown: Progress) -> None:
+    """Write what a run is, or set it to where it stopped."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        write_json(folder / "config.json", describe(run.model, **_sections(task, config)))
+    elif checkpoints.found(folder):
+        path = checkpoints.resume(folder, run, config, shown.say)
+        shown.say(f"resumed from {path}")
+    else:
+        shown.say(f"{folder} has no checkpoint yet: starting from the first step")
+    metrics.drop_after(folder, run.step)
+    shown.begin(run.step, config.steps, nats=task.head != "forecaster")
+
+
+def _sections(task: Task, config: Config) -> dict[str, Any]:
+    """What config.json says besides the model."""
+    return {"training": config.to_json(), "task": task.config}
+
+
+def _loop(
+    run: Run,
+    task: Task,
+    config: Config,
+    folder: pathlib.Path,
+    file: io.TextIOBase,
+    stop: stopping.Stop,
+    shown: Progress,
+) -> float:
+    """All steps that remain, and the last score."""
+    score = math.nan
+    run.model.train()
+    while run.step < config.steps:
+        _tell(file, shown, _step(run, task, config, folder))
+        last = run.step == config.steps
+        if last or run.step % config.evaluate_every == 0:
+            score = evaluate(run.model, task, config)
+            _tell(file, shown, _about(run, held_out=score, measure=task.measure))
+        if last or stop.asked or run.step % config.checkpoint_every == 0:
+            checkpoints.save(folder, run, config)
+            save_pretrained(run.model, folder, **_sections(task, config))
+        if stop.asked and not last:
+            raise Stopped(f"stopped after step {run.step} of {config.steps}; {_kept(folder)}; resume to go on")
+    # a run that was killed between its last step and its result comes here without a step
+    return score if math.isfinite(score) else evaluate(run.model, task, config)
+
+
+def _step(run: Run, task: Task, config: Config, folder: pathlib.Path) -> dict[str, Any]:
+    """One update of the weights, and the line about it."""
+    started = time.perf_counter()
+    batch = task.batch("train", run.step, config.batch, config.length, config.seed, config.tbptt)
+    batch = moved(batch, config.device)
+    outputs, state = forward(run.model, batch, run.state, config)
+    loss = task.loss(outputs, batch)
+    run.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    value, norm = float(loss.detach()), clip(list(run.model.parameters()), config.clip)
+    for name, number in (("loss", value), ("gradient", norm)):
+        if not math.isfinite(number):
+            raise RunError(f"the {name} is {number} at step {run.step + 1}: {_kept(folder)}; lower the learning rate")
+    rate = warmup_cosine(run.step, config.steps, config.warmup, config.learning_rate, config.final_learning_rate)
+    set_learning_rate(run.optimiser, rate)
+    run.optimiser.step()
+    run.state = carried(state) if config.tbptt else None
+    seconds, tokens = time.perf_counter() - started, size(batch)
+    run.step, run.tokens, run.seconds = run.step + 1, run.tokens + tokens, run.seconds + seconds
+    return _about(run, loss=value, grad_norm=norm, lr=rate, tokens_per_second=tokens / seconds)
+
+
+def _about(run: Run, **more: Any) -> dict[str, Any]:
+    return {"step": run.step, "tokens": run.tokens, "seconds": run.seconds, **more}
+
+
+def _tell(file: io.TextIOBase, shown: Progress, line: dict[str, Any]) -> None:
+    metrics.write(file, line)
+    shown.line(line)
+
+
+def _kept(folder: pathlib.Path) -> str:
+    """Where the run stands on the disk."""
+    kept = checkpoints.found(folder)
+    return f"the last checkpoint is {kept[0]}" if kept else f"{folder} has no checkpoint yet"

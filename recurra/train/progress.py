@@ -1,0 +1,104 @@
+"""What a run shows while it works: a bar on a terminal, plain lines in a file or a pipe, nothing when asked."""
+
+import contextlib
+import math
+import sys
+import time
+from typing import Any, Protocol, runtime_checkable
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress as RichProgress, TextColumn, TimeRemainingColumn
+
+# seconds between plain lines
+PAUSE = 10.0
+
+
+@runtime_checkable
+class Progress(contextlib.AbstractContextManager[Any], Protocol):
+    """Who is told what happens."""
+
+    def begin(self, step: int, steps: int, nats: bool) -> None:
+        """A run of `steps` goes on after `step`; `nats`: its loss is a surprise, which is also told in bits."""
+
+    def line(self, line: dict[str, Any]) -> None:
+        """A line was written to metrics.jsonl."""
+
+    def say(self, text: str) -> None:
+        """Something that the user should know."""
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def __enter__(self) -> "Quiet":
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def begin(self, step: int, steps: int, nats: bool) -> None: ...
+
+    def line(self, line: dict[str, Any]) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class Lines(Quiet):
+    """Plain lines: every evaluation, and a step every few seconds."""
+
+    def __init__(self, file: Any, pause: float = PAUSE) -> None:
+        self.file, self.pause = file, pause
+        self.steps, self.nats, self.due = 0, False, 0.0
+
+    def begin(self, step: int, steps: int, nats: bool) -> None:
+        self.steps, self.nats = steps, nats
+
+    def line(self, line: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if "loss" not in line or now >= self.due or line["step"] == self.steps:
+            self.due = now + self.pause if "loss" in line else self.due
+            self.say(f"step {line['step']}/{self.steps}  {tell(line, self.nats)}")
+
+    def say(self, text: str) -> None:
+        print(text, file=self.file, flush=True)
+
+
+class Bar(Quiet):
+    """A bar with the loss, the last held-out score, tokens per second and the time left."""
+
+    def __init__(self, file: Any) -> None:
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}"), TimeRemainingColumn())
+        self.bar = RichProgress(*columns, console=Console(file=file))
+        self.nats, self.held_out = False, ""
+
+    def __enter__(self) -> "Bar":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def begin(self, step: int, steps: int, nats: bool) -> None:
+        self.nats = nats
+        self.run = self.bar.add_task("", total=steps, completed=step, now="")
+
+    def line(self, line: dict[str, Any]) -> None:
+        if "held_out" in line:
+            self.held_out = f"  {tell(line, self.nats)}"
+        else:
+            self.bar.update(self.run, completed=line["step"], now=tell(line, self.nats) + self.held_out)
+
+    def say(self, text: str) -> None:
+        self.bar.console.print(text, markup=False, highlight=False)
+
+
+def for_stderr() -> Bar | Lines:
+    """A bar where stderr is a terminal, otherwise lines."""
+    return Bar(sys.stderr) if sys.stderr.isatty() else Lines(sys.stderr)
+
+
+def tell(line: dict[str, Any], nats: bool) -> str:
+    """A line of metrics.jsonl for people; `nats`: the loss is told in bits too."""
+    if "held_out" in line:
+        return f"held-out {line['measure']} {line['held_out']:.4g}"
+    bits = f" ({line['loss'] / math.log(2):.3f} bits)" if nats else ""
+    return f"loss {line['loss']:.4f}{bits}  {line['tokens_per_second']:,.0f} tokens/s"

@@ -1,0 +1,96 @@
+"""Everything that a step of training changes, in one place: what a checkpoint must hold, and nothing else."""
+
+import contextlib
+import dataclasses
+import inspect
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from recurra.models import MODELS
+from recurra.models.backbone import nearest
+from recurra.shapes import State
+from recurra.tasks import Task
+from recurra.train import optimisers
+from recurra.train.config import Config
+from recurra.train.errors import RunError
+
+
+@dataclasses.dataclass
+class Run:
+    """A model on its way.
+
+    Args:
+        model: with its weights.
+        optimiser: with its averages.
+        state: what the streams of the batch remember (only when the state is carried), else None.
+        step: updates done.
+        tokens: steps of sequences seen.
+        seconds: spent in updates, evaluation and saving left out.
+    """
+
+    model: Any
+    optimiser: torch.optim.Optimizer
+    state: State | None = None
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+def begin(config: Config, task: Task) -> Run:
+    """A run before its first step: the weights follow from the seed.
+
+    Raises:
+        RunError: the model cannot be built so, or cannot carry its state.
+    """
+    torch.manual_seed(config.seed)
+    model = build(config, task).to(config.device)
+    if config.tbptt and model.grows:
+        raise RunError("tbptt carries the state on for ever, and the state of this pattern grows: train it without")
+    return Run(model, optimisers.adamw(model, config.weight_decay, config.betas))
+
+
+def build(config: Config, task: Task) -> Any:
+    """The model that a run trains, with new weights."""
+    name, arguments = describe(config, task)
+    try:
+        return MODELS[name](**arguments)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"the {name} cannot be built: {error}") from error
+
+
+def describe(config: Config, task: Task) -> tuple[str, dict[str, Any]]:
+    """The model's name and all its keywords: the run's own, and those that the task dictates.
+
+    Raises:
+        RunError: there is no such model or keyword; the nearest is named.
+    """
+    name = task.head if config.model is None else config.model
+    if name not in MODELS:
+        raise RunError(f"there is no model {name!r}{nearest(name, MODELS)}")
+    known = inspect.signature(MODELS[name]).parameters
+    for keyword in config.arguments:
+        if keyword not in known:
+            raise RunError(f"the {name} has no keyword {keyword!r}{nearest(keyword, known)}")
+    return name, {**config.arguments, **task.model_arguments()}
+
+
+@contextlib.contextmanager
+def exactly(config: Config) -> Iterator[None]:
+    """Inside, sums are taken in one order: as many threads as the run asks for, deterministic algorithms on a CPU."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    if config.device == "cpu" and not before[1]:
+        torch.use_deterministic_algorithms(True)
+        # it finds reads of memory that nobody wrote; that is a test's work, and costs time
+        memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+        memory.fill_uninitialized_memory = fill

@@ -1,0 +1,163 @@
+"""Comparisons: equal terms for all, a process each, stopped and resumed as any run."""
+
+import io
+import json
+import os
+import pathlib
+import signal
+import statistics
+import threading
+import time
+
+import pytest
+
+from recurra.models import load
+from recurra.train import CompareConfig, Incomplete, RunError, Stopped, compare, metrics, read_settings
+from recurra.train.board import LineBoard, QuietBoard
+from recurra.train.compare import plan
+from recurra.train.measure import step_microseconds
+
+COLUMNS = {
+    "mixer", "run", "parameters", "score_mean", "score_spread", "scores", "measure", "lower_is_better", "chance",
+    "state_bytes", "grows", "tokens_per_second", "step_microseconds", "seconds", "prompt", "sample",
+}  # fmt: skip
+TRAINING = {
+    "steps": 12, "batch": 4, "length": 32, "warmup": 2, "evaluate_every": 6, "checkpoint_every": 5,
+    "evaluation_tokens": 512,
+}  # fmt: skip
+
+
+def config(**changed) -> CompareConfig:
+    settings = dict(source="parity", mixers=("elman", "lstm"), parameters=20_000, arguments={"depth": 1})
+    return CompareConfig(**{**settings, "training": TRAINING, **changed})
+
+
+def text(folder: pathlib.Path) -> str:
+    path = folder / "text.txt"
+    path.write_text("the quick brown fox jumps over the lazy dog; " * 300)
+    return str(path)
+
+
+def losses(folder: pathlib.Path) -> list[float]:
+    return [line["loss"] for line in metrics.read(folder) if "loss" in line]
+
+
+def test_every_mixer_has_the_same_terms():
+    runs = plan(config(mixers=("elman", "lstm", "elman*2,lstm"), seeds=2))
+    assert list(runs) == [f"{name}-{seed}" for seed in (0, 1) for name in ("elman", "lstm", "elmanx2+lstm")]
+    for run in runs.values():
+        assert (run.threads, run.steps, run.batch, run.source) == (1, 12, 4, "parity")
+    assert [run.seed for run in runs.values()] == [0, 0, 0, 1, 1, 1]
+    assert len({run.arguments["width"] for run in runs.values()}) > 1
+
+
+def test_a_table_of_what_was_trained(tmp_path):
+    out = io.StringIO()
+    folder = tmp_path / "both"
+    rows = compare(config(source=text(tmp_path), seeds=2), folder, progress=LineBoard(out, pause=0.0), workers=2)
+    assert json.loads((folder / "table.json").read_text()) == rows
+    assert {row["mixer"] for row in rows} == {"elman", "lstm"} and all(set(row) == COLUMNS for row in rows)
+    assert rows[0]["score_mean"] <= rows[1]["score_mean"]
+    for row in rows:
+        assert row["parameters"] == pytest.approx(20_000, rel=0.03)
+        assert row["score_spread"] == pytest.approx(statistics.stdev(row["scores"])) and len(row["scores"]) == 2
+        assert row["measure"] == "bits per byte" and row["step_microseconds"] > 0 and not row["grows"]
+        assert len(row["prompt"]) == 128 and row["sample"]
+        assert json.loads((folder / row["run"] / "result.json").read_text())["score"] == min(row["scores"])
+        assert len(losses(folder / row["run"])) == 12
+    tokens = {metrics.read(folder / name)[-1]["tokens"] for name in ("elman-0", "lstm-1")}
+    assert tokens == {12 * 4 * 32}
+    assert read_settings(folder / "lstm-1").seed == 1
+    said = out.getvalue()
+    assert "elman-0  training" in said and "lstm-1  done  12/12" in said
+
+
+def test_a_comparison_stops_saves_and_goes_on_to_the_same_numbers(tmp_path):
+    """Ctrl-C once both train; what was done is not done again, and all ends as if nothing had happened."""
+    long = config(training={**TRAINING, "steps": 300, "evaluate_every": 100})
+    folder = tmp_path / "stopped"
+
+    def interrupt() -> None:
+        for _ in range(1200):
+            if all(len(metrics.read(folder / name)) > 20 for name in ("elman-0", "lstm-0")):
+                break
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(Stopped, match=r"of 2 runs in .* are done; resume to go on"):
+        compare(long, folder, progress=QuietBoard(), workers=2)
+    thread.join()
+    reached = {name: len(losses(folder / name)) for name in ("elman-0", "lstm-0")}
+    assert all(20 <= steps < 300 for steps in reached.values()), reached
+    resumed = compare(long, folder, resume=True, progress=QuietBoard(), workers=2)
+    straight = compare(long, tmp_path / "straight", progress=QuietBoard(), workers=2)
+    for name in reached:
+        assert losses(folder / name) == losses(tmp_path / "straight" / name)
+    assert [row["scores"] for row in resumed] == [row["scores"] for row in straight]
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name == "metrics.jsonl"}
+    again = compare(long, folder, resume=True, progress=QuietBoard())
+    assert [row["scores"] for row in again] == [row["scores"] for row in resumed]
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing was trained again"
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path):
+    folder = tmp_path / "both"
+    stubborn = config(training={**TRAINING, "learning_rate": 1e30, "clip": 1e30}, mixers=("lru", "lstm"))
+    with pytest.raises(Incomplete) as caught:
+        compare(stubborn, folder, progress=QuietBoard(), workers=2)
+    message, rows = str(caught.value), caught.value.rows
+    assert "of 2 runs failed" in message and "lower the learning rate" in message and "\n" not in message
+    assert len(rows) + message.count("lower the learning rate") == 2
+    assert json.loads((folder / "table.json").read_text()) == rows
+
+
+def test_a_killed_child_is_told_by_its_signal_and_trained_on_later(tmp_path):
+    folder, long = tmp_path / "both", config(training={**TRAINING, "steps": 300}, mixers=("elman",))
+
+    class Killer(QuietBoard):
+        def show(self, standings) -> None:
+            if standings[0].step > 20 and standings[0].status == "training":
+                children = pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+                os.kill(int(children[0]), signal.SIGKILL)
+
+    if not pathlib.Path(f"/proc/self/task/{os.getpid()}/children").exists():
+        pytest.skip("this system does not list a process's children")
+    with pytest.raises(Incomplete, match="elman-0 was ended by SIGKILL") as caught:
+        compare(long, folder, progress=Killer(), workers=1)
+    assert caught.value.rows == []
+    assert len(compare(long, folder, resume=True, progress=QuietBoard(), workers=1)) == 1
+
+
+def test_what_cannot_be_is_refused_before_anything_runs(tmp_path):
+    for wrong, sentence in (
+        ({"mixers": ("lstn",)}, "there is no mixer 'lstn', did you mean 'lstm'"),
+        ({"parameters": 7}, "cannot have 7 parameters"),
+        ({"arguments": {"depht": 2}}, "no keyword 'depht', did you mean 'depth'"),
+        ({"training": {"step": 2}}, "no setting 'step', did you mean 'steps'"),
+        ({"source": "party"}, "parity"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            compare(config(**wrong), tmp_path / "both", progress=QuietBoard())
+        assert not (tmp_path / "both").exists()
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both/mine.txt").write_text("x")
+    with pytest.raises(RunError, match="not empty"):
+        compare(config(), tmp_path / "both", progress=QuietBoard())
+    with pytest.raises(RunError, match="holds no comparison"):
+        compare(config(), tmp_path / "both", resume=True, progress=QuietBoard())
+    (tmp_path / "both/compare.json").write_text(json.dumps(config(seeds=2).to_json()))
+    with pytest.raises(RunError, match="seeds was 2 and is 1"):
+        compare(config(), tmp_path / "both", resume=True, progress=QuietBoard())
+
+
+def test_a_step_is_timed_for_tokens_and_for_features(tmp_path):
+    from recurra.models import Forecaster, LanguageModel
+
+    for model in (
+        LanguageModel(vocabulary=9, width=8, depth=1, pattern="lstm"),
+        Forecaster(inputs=3, width=8, depth=1, pattern="lstm"),
+    ):
+        model.save_pretrained(tmp_path / model.name)
+        assert 1 < step_microseconds(load(tmp_path / model.name)) < 1e6
