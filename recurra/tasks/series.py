@@ -6,7 +6,7 @@ changes from the last value. A model that says nothing says "as now", and one mo
 
 import collections
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,7 +96,7 @@ class Series(Task):
         return float(total / self.horizon)
 
     def model_arguments(self) -> dict[str, Any]:
-        return {"inputs": 1, "horizon": self.horizon, "quantiles": self.quantiles.tolist()}
+        return {"inputs": 1, "horizon": self.horizon, "quantiles": list(self.config["quantiles"])}
 
     def batch(self, split: str, index: int, size: int, length: int, seed: int, carried: bool = False) -> Batch:
         """See `Task.batch`. Rows that are not carried are windows of one series each, shorter ones filled up with steps
@@ -142,14 +142,14 @@ class Series(Task):
         return errors.sum() / max(len(errors), 1)
 
     def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
-        errors = self._errors(outputs, batch)
+        errors = self._errors(outputs.detach(), batch)
         return float(errors.sum()), float(len(errors))
 
     def solve(self, batch: Batch) -> Tensor:
         raise NotImplementedError("nobody knows the rule that a series follows")
 
     @torch.no_grad()
-    def forecast(self, model: Callable[..., Any], steps: int | None = None) -> list[dict[str, Any]]:
+    def forecast(self, model: torch.nn.Module, steps: int | None = None) -> list[dict[str, Any]]:
         """What follows each series' last value: rows `unique_id, ds, q0.1, ..., q0.9` in the file's units.
 
         Series of one length run together, in pieces with the state carried, so a long history takes little memory.
@@ -231,9 +231,9 @@ def _scale(y: np.ndarray) -> float:
     return float(np.abs(y).mean()) or 1.0
 
 
-def _last(model: Callable[..., Any], past: Float[Tensor, "B T 1"]) -> Float[Tensor, "B H Q"]:
+def _last(model: torch.nn.Module, past: Float[Tensor, "B T 1"]) -> Float[Tensor, "B H Q"]:
     """The outputs after the last step."""
     outputs, state = torch.empty(0), None
-    for piece in past.split(PIECE, 1):
+    for piece in past.to(next(model.parameters())).split(PIECE, 1):
         outputs, state = model(piece, state)
     return outputs[:, -1]

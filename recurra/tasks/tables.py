@@ -17,6 +17,7 @@ from recurra.tasks.base import SourceError
 
 CSV, PARQUET = (".csv", ".tsv"), (".parquet", ".pq")
 LONG = ("unique_id", "ds", "y")
+Column = Sequence[Any] | np.ndarray
 MISSING = ("", "na", "n/a", "nan", "null", "none", "nat")
 
 
@@ -71,7 +72,7 @@ def written(ds: np.ndarray) -> list[int | float | str]:
     return np.datetime_as_string(ds).tolist() if ds.dtype.kind == "M" else ds.tolist()
 
 
-def _long(source: str, columns: dict[str, Sequence[Any]]) -> list[History]:
+def _long(source: str, columns: dict[str, Column]) -> list[History]:
     missing = [name for name in LONG if name not in columns]
     if missing:
         raise SourceError(f"{source} has a column unique_id but no column {missing[0]}: the long shape needs {LONG}")
@@ -92,7 +93,7 @@ def _long(source: str, columns: dict[str, Sequence[Any]]) -> list[History]:
     ]
 
 
-def _wide(source: str, columns: dict[str, Sequence[Any]]) -> list[History]:
+def _wide(source: str, columns: dict[str, Column]) -> list[History]:
     if len(columns) < 2:
         raise SourceError(f"{source} has one column only: it needs one of times and one or more of values")
     time = "ds" if "ds" in columns else next(iter(columns))
@@ -111,7 +112,7 @@ def _history(source: str, name: str, ds: np.ndarray, y: np.ndarray) -> History:
     return History(name, ds, y)
 
 
-def _csv(path: pathlib.Path) -> dict[str, Sequence[Any]]:
+def _csv(path: pathlib.Path) -> dict[str, Column]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             first = file.readline()
@@ -132,13 +133,11 @@ def _csv(path: pathlib.Path) -> dict[str, Sequence[Any]]:
         raise SourceError(f"{path} has two columns {double[0]!r}: give each its own name")
     wrong = next((i for i, row in enumerate(rows) if len(row) != len(header)), None)
     if wrong is not None:
-        raise SourceError(
-            f"{path} has {len(rows[wrong])} values in row {wrong + 1}: the header has {len(header)} columns"
-        )
+        raise SourceError(f"{path} has {len(header)} columns but another number of values in row {wrong + 1}")
     return dict(zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True))
 
 
-def _parquet(path: pathlib.Path) -> dict[str, Sequence[Any]]:
+def _parquet(path: pathlib.Path) -> dict[str, Column]:
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
@@ -155,7 +154,7 @@ def _parquet(path: pathlib.Path) -> dict[str, Sequence[Any]]:
     return columns
 
 
-def _numbers(source: str, name: str, column: Sequence[Any]) -> np.ndarray:
+def _numbers(source: str, name: str, column: Column) -> np.ndarray:
     """A column as finite float64."""
     if isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
         values = column.astype(np.float64)
@@ -171,7 +170,7 @@ def _numbers(source: str, name: str, column: Sequence[Any]) -> np.ndarray:
     return values
 
 
-def _times(source: str, name: str, column: Sequence[Any]) -> np.ndarray:
+def _times(source: str, name: str, column: Column) -> np.ndarray:
     """A column as whole numbers, float64, or datetime64 no finer than it must be."""
     if isinstance(column, np.ndarray) and column.dtype.kind == "M":
         dates = column

@@ -109,7 +109,7 @@ class Text(Task):
 
     def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
         _, targets = counted(outputs, batch)
-        nats = float(cross_entropy(outputs, batch)) * len(targets)
+        nats = float(cross_entropy(outputs.detach(), batch)) * len(targets)
         return nats / math.log(2), float(self.bytes_of_token[targets.cpu()].sum())
 
     def solve(self, batch: Batch) -> Tensor:
@@ -122,7 +122,6 @@ class Text(Task):
         else:
             kind = np.uint16 if self.codec.vocabulary <= 2**16 else np.int32
             pieces = [np.array(self.codec.encode(document.data.tobytes()), kind) for document in several]
-        pieces = [piece for piece in pieces if len(piece)]
         starts = np.cumsum([0, *map(len, pieces)])[:-1]
         return Stream(pieces[0] if len(pieces) == 1 else np.concatenate(pieces), starts)
 
