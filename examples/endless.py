@@ -21,5 +21,6 @@ stream = model.stream(torch.tensor([[0]]), do_sample=True, seed=0)  # an iterato
 for _ in range(1_000):
     next(stream)
 before = resident()
-token = [next(stream) for _ in range(4_000)][-1]
+for _ in range(4_000):
+    token = next(stream)
 print(f"token 5,000 is {int(token)}; memory rose by {(resident() - before) / 2**20:.2f} MiB since token 1,000")

@@ -7,6 +7,9 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+
 
 @contextlib.contextmanager
 def aside(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
@@ -17,6 +20,8 @@ def aside(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         yield fresh
         with open(fresh, "rb") as file:
             os.fsync(file.fileno())
+        # some writers make files that only their owner may read
+        os.chmod(fresh, 0o666 & ~_UMASK)
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
