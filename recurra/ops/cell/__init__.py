@@ -48,13 +48,15 @@ class Cell(NamedTuple):
     reset: Bool[Tensor, "B T"] | None = None
     valid: Bool[Tensor, "B T"] | None = None
     input_weight: Float[Tensor, "GN D"] | None = None  # W
-    bias: Float[Tensor, " GN"] | None = None  # b; only with `input_weight`
+    bias: Float[Tensor, " GN"] | None = None  # b
 
     def driven(self) -> "Cell":
         """The same record with its drive made: d in place of x, W and b."""
-        if self.input_weight is None:
-            return self
-        drive = F.linear(self.drive, self.input_weight, self.bias)
+        drive = self.drive
+        if self.input_weight is not None:
+            drive = F.linear(drive, self.input_weight, self.bias)
+        elif self.bias is not None:
+            drive = drive + self.bias
         return self._replace(drive=drive, input_weight=None, bias=None)
 
     @property

@@ -1,10 +1,13 @@
 """LSTM, GRU and Elman through torch's fused functions: the loop over time runs in C++ (oneDNN, cuDNN), not in Python.
 
-They know no clock. So with one, each row falls into segments of steps that happened, cut where a sequence begins,
-and all segments run as one packed batch: a row's first goes on from its state, every other from zero. This costs
-index arithmetic over B T and no more steps than the longest segment has.
+They know no clock. So with one, each row falls into segments of steps that happened, cut where a sequence begins:
+a row's first goes on from its state, every other from zero. Segments are laid side by side, longest first, and run
+as one batch that narrows as they end: one call from each end to the next, and no step is computed that did not
+happen. torch's own packed calls do the same, but going backward through theirs costs the square of the length.
 """
 
+import contextlib
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -41,25 +44,24 @@ def declines(record: Cell, state: tuple[Tensor, ...]) -> str | None:
 def scan(
     record: Cell, state: tuple[Float[Tensor, "B _"], ...]
 ) -> tuple[Float[Tensor, "B T _"], tuple[Float[Tensor, "B _"], ...]]:
+    # oneDNN has no projection: torch runs its other code, and warns that it does
+    quiet = contextlib.nullcontext() if record.project is None else warnings.catch_warnings(action="ignore")
     # autocast would send the state through bfloat16
-    with torch.autocast(record.drive.device.type, enabled=False):
-        # torch's call for whole batches warns of a projection; its call for packed ones does the same work silently
-        if record.reset is None and record.valid is None and record.project is None:
-            return _run(record, (record.drive,), state, batch_first=(True,))
+    with torch.autocast(record.drive.device.type, enabled=False), quiet:
+        if record.reset is None and record.valid is None:
+            return _run(record, record.drive, state, batch_first=True)
         return _segments(record, state)
 
 
-def _run(
-    record: Cell, inputs: tuple[Tensor, ...], state: tuple[Tensor, ...], batch_first: tuple[bool, ...] = ()
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """One call: `inputs` are x, or packed x and its batch sizes, which say `batch_first` by themselves."""
-    start = tuple(x[None].contiguous() for x in state)
+def _run(record: Cell, x: Tensor, state: tuple[Tensor, ...], *, batch_first: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """All steps of all rows, in one call."""
+    start = tuple(part[None].contiguous() for part in state)
     hidden = start if record.rule == rules.LSTM else start[0]
     layers, dropout, train, bidirectional = 1, 0.0, torch.is_grad_enabled(), False
     read, *last = FUSED[record.rule](
-        *inputs, hidden, _weights(record), True, layers, dropout, train, bidirectional, *batch_first
+        x, hidden, _weights(record), True, layers, dropout, train, bidirectional, batch_first
     )
-    return read, tuple(x[0] for x in last)
+    return read, tuple(part[0] for part in last)
 
 
 def _weights(record: Cell) -> list[Tensor]:
@@ -76,10 +78,11 @@ def _weights(record: Cell) -> list[Tensor]:
 
 
 class _Packing(NamedTuple):
-    """Where the steps of a packed batch come from. S segments, n steps that happened."""
+    """Where the steps of segments laid side by side come from. S segments, n steps that happened."""
 
-    take: Int[Tensor, " n"]  # packed step -> its place in the flattened (B T)
-    batch_sizes: Int[Tensor, " _"]  # how many segments have a first step, a second, ...
+    take: Int[Tensor, " n"]  # step, all first ones first -> its place in the flattened (B T)
+    widths: list[int]  # how many segments are as long as the first, second, ... call goes on
+    lengths: list[int]  # the steps of each call
     order: Int[Tensor, " S"]  # segments, longest first
     row: Int[Tensor, " S"]  # the row of each segment, in the rows' order
     fresh: Bool[Tensor, " S"]  # begins a sequence: starts from zero
@@ -95,7 +98,8 @@ def _pack(reset: Bool[Tensor, "B T"], valid: Bool[Tensor, "B T"]) -> _Packing:
     packed = (offset * len(order) + order.argsort()[segment]).argsort()
     first = place[heads]
     row, fresh = first // valid.shape[1], reset.flatten()[first]
-    return _Packing(place[packed], offset.bincount().cpu(), order, row, fresh)
+    widths, lengths = offset.bincount().unique_consecutive(return_counts=True)
+    return _Packing(place[packed], widths.tolist(), lengths.tolist(), order, row, fresh)
 
 
 def _segments(record: Cell, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -106,10 +110,17 @@ def _segments(record: Cell, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Te
     empty = state[0].new_zeros(shape.numel(), state[0].shape[1])
     if not valid.any():
         return empty.unflatten(0, shape), state
-    take, batch_sizes, order, row, fresh = _pack(reset, valid)
-    start = tuple(x[row].masked_fill(fresh[:, None], 0)[order] for x in state)
-    read, last = _run(record, (record.drive.flatten(0, 1)[take], batch_sizes), start)
+    take, widths, lengths, order, row, fresh = _pack(reset, valid)
+    x = record.drive.flatten(0, 1)[take].split([n * width for n, width in zip(lengths, widths, strict=True)])
+    live = tuple(part[row].masked_fill(fresh[:, None], 0)[order] for part in state)
+    reads, ended = [], []
+    for block, width in zip(x, widths, strict=True):
+        live, done = zip(*(part.split([width, len(part) - width]) for part in live), strict=True)
+        read, live = _run(record, block.unflatten(0, (-1, width)), live, batch_first=False)
+        reads.append(read.flatten(0, 1))
+        ended.append(done)
+    last = (torch.cat(parts[::-1]) for parts in zip(*ended, live, strict=True))
     ends = row.diff(append=row.new_tensor([-1])).nonzero()[:, 0]
     found = order.argsort()[ends]
     state = tuple(x.index_copy(0, row[ends], y[found]) for x, y in zip(state, last, strict=True))
-    return empty.index_copy(0, take, read).unflatten(0, shape), state
+    return empty.index_copy(0, take, torch.cat(reads)).unflatten(0, shape), state
