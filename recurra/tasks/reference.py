@@ -3,6 +3,7 @@
 Everything is sorting and searching of whole numbers, so a corpus of ten megabytes takes seconds.
 """
 
+import concurrent.futures
 import lzma
 
 import numpy as np
@@ -76,7 +77,12 @@ def _looked_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.n
 
 
 def _xz(train: bytes, test: bytes) -> float:
-    size = max(2**16, len(train) + len(test))
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": size}]
-    together, alone = (len(lzma.compress(x, lzma.FORMAT_RAW, filters=filters)) for x in (train + test, train))
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": max(2**16, len(train) + len(test))}]
+
+    def size(data: bytes) -> int:
+        return len(lzma.compress(data, lzma.FORMAT_RAW, filters=filters))
+
+    # packing lets other threads run
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        together, alone = pool.map(size, (train + test, train))
     return 8 * (together - alone) / len(test)

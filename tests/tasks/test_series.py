@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from recurra.models import MODELS
 from recurra.tasks import Series, SourceError, make, open_source
 from recurra.tasks.tables import future, read, written
 
@@ -399,3 +400,16 @@ def test_the_configuration_makes_the_task_again(monkeypatch):
 
 def test_quantiles_are_told_as_they_were_given():
     assert open_source(PASSENGERS).model_arguments()["quantiles"] == [0.1, 0.25, 0.5, 0.75, 0.9]
+
+
+def test_a_real_forecaster_forecasts_the_same_in_pieces(three, monkeypatch):
+    task = Series(three, horizon=3)
+    model = MODELS["forecaster"](**task.model_arguments(), width=16, depth=1, pattern="gru")
+    whole = task.forecast(model)
+    monkeypatch.setattr("recurra.tasks.series.PIECE", 7)
+    for one, other in zip(whole, task.forecast(model), strict=True):
+        assert (one["unique_id"], one["ds"]) == (other["unique_id"], other["ds"])
+        assert list(one.values())[2:] == pytest.approx(list(other.values())[2:], rel=1e-4)
+    batch = task.batch("train", 0, 2, 30, 0)
+    outputs, _ = model(batch.inputs)
+    assert outputs.shape == (2, 30, 3, 5) and torch.isfinite(task.loss(outputs, batch))
