@@ -114,15 +114,21 @@ def load(path: str | os.PathLike[str], module: Any) -> tuple[State, int]:
         ValueError: it is no state file, or the state of something else (both names and hashes are given).
     """
     path = pathlib.Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: give a file that recurra.state.save wrote")
-    name, config_hash = owner(module)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}: give one that recurra.state.save wrote")
     try:
         with safetensors.safe_open(path, "pt") as file:
             header = file.metadata() or {}
+            _refuse(path, header, *owner(module))
             tensors = {int(key): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, ValueError) as error:
+    except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a whole state file ({error})") from error
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    return to(_rebuild(json.loads(header["structure"]), tensors), device), int(header["steps"])
+
+
+def _refuse(path: pathlib.Path, header: dict[str, str], name: str, config_hash: str) -> None:
+    """Raise, before any tensor is read, where the header is not that of a state of this owner."""
     if header.get("format") != FORMAT:
         found = header.get("format", "no format")
         raise ValueError(f"{path} is not a state file of this version ({found}; this one reads {FORMAT})")
@@ -131,12 +137,11 @@ def load(path: str | os.PathLike[str], module: Any) -> tuple[State, int]:
             f"{path} holds the state of {header['name']} {header['config_hash']}, "
             f"not of {name} {config_hash}: use the model that wrote it"
         )
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    return to(_rebuild(json.loads(header["structure"]), tensors), device), int(header["steps"])
 
 
 def _real(x: Tensor) -> Tensor:
-    """Complex numbers as pairs: the file format has none."""
+    """The numbers themselves, not torch's promise to conjugate or negate them; complex ones as pairs."""
+    x = x.resolve_conj().resolve_neg()
     return torch.view_as_real(x) if x.is_complex() else x
 
 
