@@ -125,7 +125,7 @@ def _prompt(
 
 def generate(
     model: Any, input_ids: Int[Tensor, "B T"], *, max_new_tokens: int = 20, **settings: Any
-) -> Int[Tensor, "B T"]:
+) -> Int[Tensor, "R N"]:
     """The prompt and what follows it, `(B * num_return_sequences, T + new)`. Settings are those of `stream`."""
     new = list(stream(model, input_ids, max_new_tokens=max_new_tokens, **settings))
     prompt = input_ids.repeat_interleave(settings.get("num_return_sequences", 1), 0)

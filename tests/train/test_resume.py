@@ -16,9 +16,10 @@ from train import tiny
 from train.test_loop import numbers, weights
 
 import recurra
+from recurra.mixers import MIXERS
 from recurra.models.folder import read_config
 from recurra.tasks import TASKS
-from recurra.train import RunError, Stopped, checkpoints, metrics, read_settings, train
+from recurra.train import Config, RunError, Stopped, checkpoints, metrics, read_settings, result, train
 from recurra.train.progress import Quiet
 
 ROOT = pathlib.Path(recurra.__file__).parents[1]
@@ -85,8 +86,8 @@ def test_stopped_twice_and_between_evaluations(tmp_path):
 
 
 def test_stopping_at_the_last_step_is_ending(tmp_path):
-    result = train(tiny.config(), tmp_path / "run", progress=StopAt(30))
-    assert result.steps == 30 and (tmp_path / "run/result.json").exists()
+    ended = train(tiny.config(), tmp_path / "run", progress=StopAt(30))
+    assert ended.steps == 30 and (tmp_path / "run/result.json").exists()
 
 
 def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
@@ -123,18 +124,18 @@ def test_ctrl_c_in_a_process_saves_says_how_to_go_on_and_exits_with_130(tmp_path
 
 
 def test_resuming_a_run_that_ended_changes_nothing(tmp_path):
-    result = train(tiny.config(), tmp_path / "run", progress=Quiet())
+    ended = train(tiny.config(), tmp_path / "run", progress=Quiet())
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
-    assert train(tiny.config(), tmp_path / "run", resume=True, progress=Quiet()) == result
+    assert train(tiny.config(), tmp_path / "run", resume=True, progress=Quiet()) == ended
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
 
 
 def test_killed_between_the_last_step_and_the_result(tmp_path):
-    result = train(tiny.config(), tmp_path / "run", progress=Quiet())
+    ended = train(tiny.config(), tmp_path / "run", progress=Quiet())
     (tmp_path / "run/result.json").unlink()
     kept = weights(tmp_path / "run")
     (tmp_path / "run/model.safetensors").unlink()
-    assert train(tiny.config(), tmp_path / "run", resume=True, progress=Quiet()).score == result.score
+    assert train(tiny.config(), tmp_path / "run", resume=True, progress=Quiet()).score == ended.score
     assert weights(tmp_path / "run") == kept
 
 
@@ -240,3 +241,21 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path, full_di
     train(tiny.config(tbptt=True), folder, resume=True, progress=Quiet())
     train(tiny.config(tbptt=True), tmp_path / "straight", progress=Quiet())
     assert numbers(folder) == numbers(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_every_architecture_goes_on_to_the_same_numbers(tmp_path, monkeypatch, name):
+    """With its own kernels, dropout and, where the state is of constant size, the state carried."""
+    monkeypatch.setattr(result, "SAMPLE", 5)
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog; " * 50)
+    config = Config(
+        source=str(text), arguments={"width": 16, "depth": 2, "pattern": name, "dropout": 0.1}, batch=3, length=33,
+        steps=8, warmup=2, evaluate_every=4, evaluation_tokens=200, tbptt=not MIXERS[name].grows, threads=1,
+    )  # fmt: skip
+    train(config, tmp_path / "straight", progress=Quiet())
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "run", progress=StopAt(3))
+    train(config, tmp_path / "run", resume=True, progress=Quiet())
+    assert numbers(tmp_path / "run") == numbers(tmp_path / "straight")
+    assert weights(tmp_path / "run") == weights(tmp_path / "straight")
