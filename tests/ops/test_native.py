@@ -1,0 +1,363 @@
+"""What is particular to compiled kernels: threads, sizes, single steps, and machines without a compiler."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from recurra.ops import LOG_SUM, MAX_PLUS, MIN_MAX, SUM, Delta, Diag, Outer, Selective, ShortConv, native
+from recurra.ops.scan import IMPLEMENTATIONS, name_of, prepare
+from recurra.shapes import Tensor
+
+needs_compiler = pytest.mark.skipif(native.available() is not None, reason=str(native.available()))
+
+
+def _normal(*shape, dtype=torch.float64):
+    return torch.randn(*shape, dtype=torch.float64).to(dtype)
+
+
+def _diag(ring, B, T, D, constant=False, dtype=torch.float64):
+    shape = (D,) if constant else (B, T, D)
+    decay = torch.rand(shape, dtype=torch.float64) if ring is SUM else _normal(*shape) - int(ring is not MIN_MAX)
+    return Diag(decay.to(dtype), _normal(B, T, D, dtype=dtype), ring), _normal(B, D, dtype=dtype)
+
+
+def _complex(B, T, D, constant=False):
+    real, state = _diag(SUM, B, T, D, constant)
+    decay = torch.polar(real.decay, 3 * torch.rand_like(real.decay))
+    return Diag(decay, torch.complex(real.drive, real.drive.flip(1))), torch.complex(state, state.flip(1))
+
+
+def _matrix(kind, B, T, H, K, V, decay="key", dtype=torch.float64, **more):
+    q, k, v = _normal(B, T, H, K, dtype=dtype), F.normalize(_normal(B, T, H, K, dtype=dtype), dim=-1), None
+    v, state = _normal(B, T, H, V, dtype=dtype), _normal(B, H, K, V, dtype=dtype)
+    g = {"none": None, "head": -torch.rand(B, T, H), "key": -torch.rand(B, T, H, K)}[decay]
+    g = None if g is None else g.to(dtype)
+    if kind is Outer:
+        return Outer(q, k, v, g, **more), state
+    return Delta(q, k, v, k * torch.rand(B, T, H, 1).to(dtype), g), state
+
+
+def _conv(B, T, D, J=4, dtype=torch.float64):
+    record = ShortConv(_normal(B, T, D, dtype=dtype), _normal(D, J, dtype=dtype), _normal(D, dtype=dtype))
+    return record, _normal(B, J - 1, D, dtype=dtype)
+
+
+def _selective(B, T, D, N, dtype=torch.float64):
+    x, b, c = _normal(B, T, D), _normal(B, T, N), _normal(B, T, N)
+    record = Selective(x, F.softplus(_normal(B, T, D)), -4 * torch.rand(D, N, dtype=torch.float64), b, c)
+    return Selective(*(t.to(dtype) for t in record[:5])), _normal(B, D, N, dtype=dtype)
+
+
+def _float(x):
+    return isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())
+
+
+def _run(name, record, state, gradients=True):
+    """Read, last state and, if asked, the gradients of a fixed function of them."""
+    module = next(m for m in IMPLEMENTATIONS[type(record)] if name_of(m) == name)
+    leaf = [x.detach().requires_grad_(gradients) if _float(x) else x for x in record]
+    state = state.detach().requires_grad_(gradients)
+    record, start = prepare(type(record)(*leaf), state)
+    reason = module.declines(record, start)
+    assert reason is None, reason
+    read, last = module.scan(record, start)
+    if not gradients:
+        return [read, last]
+    torch.manual_seed(1)
+    total = sum((x * torch.randn(x.shape, dtype=x.dtype)).sum() for x in (read, last))
+    total = total.real if total.is_complex() else total
+    wanted = [*(x for x in leaf if _float(x)), state]
+    return [read.detach(), last.detach(), *torch.autograd.grad(total, wanted)]
+
+
+def _same(got, want, tolerance=1e-10):
+    for x, y in zip(got, want, strict=True):
+        torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance * float(y.abs().max().clamp_min(1)))
+
+
+def _resets(record, rate):
+    x = record.drive if isinstance(record, Diag) else record.x if hasattr(record, "x") else record.key
+    return record._replace(reset=torch.rand(x.shape[:2]) < rate)
+
+
+@pytest.fixture
+def two_threads():
+    """Kernels may use two threads, as they do outside of tests."""
+
+    def use(threads):
+        torch.set_num_threads(threads)
+
+    yield use
+    torch.set_num_threads(1)
+
+
+# Large enough that two threads do run: small work stays on one. B = 1 splits features, and time where those are few.
+LARGE = {
+    **{f"time-split-{r.name}": lambda r=r: _diag(r, 1, 17_000, 12) for r in (SUM, MIN_MAX, MAX_PLUS, LOG_SUM)},
+    "time-split-complex": lambda: _complex(1, 12_000, 9),
+    "time-split-constant": lambda: _diag(SUM, 1, 17_000, 12, constant=True),
+    "features-split": lambda: _diag(SUM, 1, 1_100, 200),
+    "rows-split": lambda: _diag(SUM, 3, 600, 130),
+    "outer-head": lambda: _matrix(Outer, 1, 430, 4, 32, 32, "head"),
+    "outer-key": lambda: _matrix(Outer, 1, 430, 4, 32, 32, "key"),
+    "outer-none": lambda: _matrix(Outer, 3, 180, 3, 32, 32, "none"),
+    "delta-head": lambda: _matrix(Delta, 1, 430, 4, 32, 32, "head"),
+    "delta-key": lambda: _matrix(Delta, 1, 430, 4, 32, 32, "key"),
+    "conv": lambda: _conv(2, 1_500, 70),
+    "selective": lambda: _selective(1, 600, 70, 5),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("resets", [0.0, 0.001, 0.1])
+@pytest.mark.parametrize("name", LARGE)
+def test_threads_change_nothing(name, resets, two_threads):
+    record, state = LARGE[name]()
+    record = _resets(record, resets) if resets else record
+    want = _run("native", record, state)
+    two_threads(2)
+    got = _run("native", record, state)
+    _same(got, want)
+    for x, y in zip(got, _run("native", record, state), strict=True):
+        assert torch.equal(x, y), "the same call gives other numbers"
+
+
+@needs_compiler
+@pytest.mark.parametrize("ring", [SUM, MIN_MAX, MAX_PLUS, LOG_SUM], ids=lambda r: r.name)
+def test_a_reset_forgets_nan_where_time_is_split(ring, two_threads):
+    record, state = _diag(ring, 1, 17_000, 12)
+    record.drive[:, :100] = torch.nan
+    reset = torch.zeros(1, 17_000, dtype=torch.bool)
+    reset[:, 100] = True
+    two_threads(2)
+    read, last = _run("native", record._replace(reset=reset), state, gradients=False)
+    assert read[:, :100].isnan().all() and torch.isfinite(read[:, 100:]).all() and torch.isfinite(last).all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("features", [64, 60, 1])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_results_around_the_cache_are_the_same(dtype, features, more):
+    """From 1 MiB on, results are stored around the cache."""
+    steps = (1 << 20) // (features * dtype.itemsize) // 2 + more
+    record, state = _diag(SUM, 2, steps, features, dtype=dtype)
+    got = _run("native", record, state)
+    small = Diag(record.decay[:, :50], record.drive[:, :50])
+    _same(_run("native", small, state, gradients=False)[:1], [got[0][:, :50]], 0.0)
+    h, exact = state.double(), []
+    for a, b in zip(record.decay.double().unbind(1), record.drive.double().unbind(1), strict=True):
+        h = a * h + b
+        exact.append(h)
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-6
+    _same([got[0].double(), got[1].double()], [torch.stack(exact, 1), h], tolerance)
+    assert all(torch.isfinite(x).all() for x in got)
+
+
+SIZES = [(1, 1), (3, 20), (16, 17), (33, 15), (5, 64), (40, 100)]
+
+
+@needs_compiler
+@pytest.mark.parametrize("T", [1, 40])
+@pytest.mark.parametrize("decay", ["none", "head", "key"])
+@pytest.mark.parametrize(("K", "V"), SIZES)
+@pytest.mark.parametrize("kind", [Outer, Delta])
+def test_keys_and_values_of_any_size(kind, K, V, decay, T):
+    record, state = _matrix(kind, 2, T, 3, K, V, decay)
+    record = _resets(record, 0.2)
+    _same(_run("native", record, state), _run("loop", record, state))
+    _same(_run("native", record, state, gradients=False), _run("loop", record, state, gradients=False))
+
+
+STEPS = {
+    **{f"diag-{r.name}": lambda d, r=r: _diag(r, 3, 1, 37, dtype=d) for r in (SUM, MIN_MAX, MAX_PLUS, LOG_SUM)},
+    "diag-complex": lambda d: _complex(3, 1, 37),
+    "outer": lambda d: _matrix(Outer, 3, 1, 2, 40, 70, dtype=d),
+    "outer-head": lambda d: _matrix(Outer, 3, 1, 2, 40, 130, "head", dtype=d),
+    "outer-before": lambda d: _matrix(Outer, 3, 1, 2, 40, 70, "none", before=True, dtype=d),
+    "outer-bonus": lambda d: _matrix(Outer, 3, 1, 2, 40, 70, before=True, bonus=_normal(2, 40, dtype=d), dtype=d),
+    "delta": lambda d: _matrix(Delta, 3, 1, 2, 40, 70, dtype=d),
+    "delta-none": lambda d: _matrix(Delta, 3, 1, 2, 40, 130, "none", dtype=d),
+    "conv": lambda d: _conv(3, 1, 37, dtype=d),
+    "conv-two": lambda d: _conv(3, 1, 37, 2, dtype=d),
+    "selective": lambda d: _selective(3, 1, 37, 21, dtype=d),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_single_step(name, dtype, reset):
+    record, state = STEPS[name](dtype)
+    record = record._replace(reset=torch.tensor([[True], [False], [True]])) if reset else record
+    before = state.clone()
+    got = _run("native", record, state, gradients=False)
+    assert torch.equal(state, before)
+    _same(got, _run("loop", record, state, gradients=False), 1e-12 if got[0].dtype.itemsize > 4 else 3e-6)
+    _same(_run("native", record, state)[:2], got, 1e-12 if got[0].dtype.itemsize > 4 else 3e-6)
+
+
+@needs_compiler
+def test_layouts_of_users_are_read_in_place_or_copied():
+    """Slices of one projection, keys shared by heads, conjugates and negatives that torch only promises."""
+    big = _normal(2, 30, 3 * 40)
+    q, _, v = (x.unflatten(-1, (2, 20)) for x in big.split(40, -1))
+    shared = _normal(2, 30, 1, 20).expand(2, 30, 2, 20)
+    for kind in (Outer, Delta):
+        record, state = _matrix(kind, 2, 30, 2, 20, 20)
+        record = record._replace(query=q, key=shared, value=v)
+        state = state.transpose(2, 3)
+        _same(_run("native", record, state), _run("loop", record, state))
+    record, state = _complex(2, 30, 7)
+    module = IMPLEMENTATIONS[Diag][0]
+    lazy = Diag(record.decay.conj(), record.drive.conj())
+    solid = Diag(record.decay.conj().resolve_conj(), record.drive.conj().resolve_conj())
+    _same(module.scan(lazy, state.conj()), module.scan(solid, state.conj().resolve_conj()))
+    lazy = Diag(torch.rand(2, 30, 7).double(), record.drive.conj().imag)
+    assert lazy.drive.is_neg()
+    _same(module.scan(lazy, state.real), module.scan(lazy._replace(drive=lazy.drive.resolve_neg()), state.real))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", LARGE)
+def test_what_has_no_gradient_counts_as_zero(name):
+    """Only the read, or only the last state, reaches the loss."""
+    record, state = LARGE[name]()
+    module = IMPLEMENTATIONS[type(record)][0]
+    leaf = type(record)(*(x.requires_grad_() if _float(x) else x for x in record))
+    wanted = [x for x in (*leaf, state.requires_grad_()) if _float(x)]
+    both = _grads(sum(x.abs().sum() for x in module.scan(leaf, state)), wanted)
+    read = _grads(module.scan(leaf, state)[0].abs().sum(), wanted)
+    last = _grads(module.scan(leaf, state)[1].abs().sum(), wanted)
+    _same([x + y for x, y in zip(read, last, strict=True)], both, 1e-9)
+
+
+def _grads(loss, wanted):
+    return torch.autograd.grad(loss, wanted)
+
+
+@needs_compiler
+def test_a_second_derivative_is_refused():
+    record, state = _diag(SUM, 2, 5, 3)
+    drive = record.drive.requires_grad_()
+    read, _ = IMPLEMENTATIONS[Diag][0].scan(record, state)
+    (grad,) = torch.autograd.grad(read.square().sum(), drive, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
+@needs_compiler
+def test_the_log_of_a_sum_is_exact_to_a_rounding():
+    x = torch.linspace(-30, 30, 4001)
+    record = Diag(torch.zeros(4001), torch.zeros(1, 1, 4001), LOG_SUM)
+    got = IMPLEMENTATIONS[Diag][0].scan(record, x[None])[1][0]
+    exact = torch.logaddexp(x.double(), torch.zeros(()).double())
+    assert ((got.double() - exact).abs() / exact).max() < 2 * torch.finfo(torch.float32).eps
+    ends = torch.tensor([[-torch.inf, torch.inf, torch.nan]])
+    got = IMPLEMENTATIONS[Diag][0].scan(Diag(torch.zeros(3), torch.full((1, 1, 3), -torch.inf), LOG_SUM), ends)[1]
+    assert torch.equal(got.nan_to_num(7.0), ends.nan_to_num(7.0))
+
+
+@needs_compiler
+def test_what_no_kernel_takes_is_declined_with_its_reason():
+    record, state = _diag(SUM, 2, 5, 3)
+    module = IMPLEMENTATIONS[Diag][0]
+    half = Diag(record.decay.half(), record.drive.half())
+    assert "float16" in module.declines(half, state.half())
+    assert "float" in module.declines(record._replace(decay=record.decay.float()), state)
+    assert "meta" in module.declines(Diag(*(x.to("meta") for x in record[:2])), state.to("meta"))
+    assert "ring" in module.declines(record._replace(ring=SUM._replace(name="mine")), state)
+    assert "complex" in module.declines(record, state.to(torch.complex128))
+    assert "shape" in module.declines(record._replace(decay=record.decay[:, :, :1]), state)
+    assert "nothing" in module.declines(Diag(record.decay[:, :0], record.drive[:, :0]), state)
+    conv, past = _conv(1, 5, 3, 17)
+    assert "taps" in IMPLEMENTATIONS[ShortConv][0].declines(conv, past)
+    gaps = torch.tensor([[True, False, True, True, True]])
+    conv, past = _conv(1, 5, 3)
+    assert "align" in IMPLEMENTATIONS[ShortConv][0].declines(conv.hold(gaps), past)
+
+
+SCRIPT = """
+    import logging, sys, torch
+    logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stdout, level=logging.INFO)
+    from recurra.ops import Diag, Outer, Scan, native
+    from recurra.ops.scan import choose, name_of
+    scan, state = Scan(), torch.zeros(1, 3)
+    for _ in range(2):
+        record = Diag(torch.full((1, 4, 3), 0.5), torch.ones(1, 4, 3))
+        read, last = scan(record, state)
+        assert torch.allclose(last, torch.full((1, 3), 1.875)), last
+        if len(sys.argv) > 1:
+            x = torch.ones(1, 4, 2, 3)
+            read, last = scan(Outer(x, x, x), torch.zeros(1, 2, 3, 3))
+            assert torch.allclose(last, torch.full((1, 2, 3, 3), 4.0)), last
+    print("ran", name_of(choose(record, state)), native.available())
+"""
+
+
+def _start(*arguments, **environment):
+    """The script in a process of its own; with an argument it runs a second engine too."""
+    own = {k: v for k, v in os.environ.items() if k not in ("CC", "RECURRA_CACHE", "XDG_CACHE_HOME")}
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), *arguments],
+        env={**own, **{k: str(v) for k, v in environment.items()}}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def _lines(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out.splitlines()
+
+
+@needs_compiler
+def test_two_processes_compile_at_once_into_an_empty_cache(tmp_path):
+    both = [_start(RECURRA_CACHE=tmp_path / "new") for _ in range(2)]
+    for process in both:
+        assert _lines(process) == ["ran native None"]
+    assert [x.name.split("-")[0] for x in (tmp_path / "new").iterdir()] == ["diag"], "one library, nothing left over"
+    assert _lines(_start(RECURRA_CACHE=tmp_path / "new")) == ["ran native None"]
+
+
+def test_without_a_compiler_everything_runs_and_one_line_says_so(tmp_path):
+    lines = _lines(_start("both", CC="/nonexistent/cc", RECURRA_CACHE=tmp_path))
+    assert len(lines) == 2 and lines[0].startswith("WARNING no C compiler (/nonexistent/cc)")
+    assert not lines[1].startswith("ran native") and "name one in CC" in lines[1]
+
+
+def test_a_compiler_that_fails_is_named_once(tmp_path):
+    broken = tmp_path / "broken-cc"
+    broken.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo broken 1.0 && exit 0\necho "error: no disk" >&2\nexit 1\n'
+    )
+    broken.chmod(0o755)
+    lines = _lines(_start("both", CC=broken, RECURRA_CACHE=tmp_path / "cache"))
+    assert [x.startswith("WARNING") for x in lines] == [True, True, False]
+    assert all("could not compile" in x and "error: no disk" in x for x in lines[:2])
+    assert not lines[2].startswith("ran native")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@needs_compiler
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
+    (tmp_path / "file").write_text("")
+    lines = _lines(_start(RECURRA_CACHE=tmp_path / "file" / "cache"))
+    assert len(lines) == 2 and lines[0].startswith("WARNING compiled kernels cannot be kept")
+    assert lines[1] == "ran native None"
+
+
+@needs_compiler
+def test_a_damaged_library_is_declined_by_name(tmp_path):
+    assert _lines(_start(XDG_CACHE_HOME=tmp_path)) == ["ran native None"]
+    (library,) = (tmp_path / "recurra").iterdir()
+    library.write_bytes(b"not a library")
+    lines = _lines(_start(XDG_CACHE_HOME=tmp_path))
+    assert "cannot be loaded" in lines[0] and str(library) in lines[0]
+    assert not lines[1].startswith("ran native")
