@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from recurra.clock import Clock
@@ -86,5 +87,12 @@ class Scan(nn.Module):
     def forward(self, record: Any, state: State, clock: Clock | None = None) -> tuple[Tensor, State]:
         kind = record.output.dtype
         record, state = prepare(record, state, clock)
-        read, state = choose(record, state).scan(record, state)
+        with _unlowered(record.output.device.type):
+            read, state = choose(record, state).scan(record, state)
         return read.to(kind), state
+
+
+def _unlowered(device: str) -> contextlib.AbstractContextManager:
+    """Inside, autocast does nothing: it would send sums, solves and states that are kept wide through bfloat16."""
+    lowers = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if lowers else contextlib.nullcontext()

@@ -5,7 +5,7 @@ import torch
 from ops.records import RECORDS, B
 
 from recurra.clock import Clock
-from recurra.ops.scan import IMPLEMENTATIONS, name_of, prepare
+from recurra.ops.scan import IMPLEMENTATIONS, Scan, name_of, prepare
 from recurra.shapes import Tensor
 from recurra.state import each, leaves
 
@@ -164,3 +164,14 @@ def test_strided_inputs_give_the_same(name, implementation):
     torch.testing.assert_close(got, want)
     for x, y in zip(leaves(got_last), leaves(want_last), strict=True):
         torch.testing.assert_close(x, y)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_autocast_outside_does_not_lower_what_is_inside(name):
+    record, state = RECORDS[name](40, torch.float32)
+    want, want_last = Scan()(record, state)
+    with torch.autocast("cpu", torch.bfloat16):
+        got, got_last = Scan()(record, state)
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+    for x, y in zip(leaves(got_last), leaves(want_last), strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=0)
