@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from recurra.clock import Clock
-from recurra.ops import cell, conv, delta, diag, outer, selective
+from recurra.ops import cell, conv, delta, diag, outer, selective, state_space
 from recurra.ops.cell import loop as cell_loop, torch as cell_torch
 from recurra.ops.conv import chunk as conv_chunk, loop as conv_loop, native as conv_native
 from recurra.ops.delta import chunk as delta_chunk, loop as delta_loop, native as delta_native
 from recurra.ops.diag import chunk as diag_chunk, loop as diag_loop, native as diag_native
 from recurra.ops.outer import chunk as outer_chunk, loop as outer_loop, native as outer_native
 from recurra.ops.selective import chunk as selective_chunk, loop as selective_loop, native as selective_native
+from recurra.ops.state_space import chunk as state_space_chunk, loop as state_space_loop
 from recurra.shapes import State, Tensor, wide, widen
 from recurra.state import each, leaves
 
@@ -29,6 +30,7 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     cell.Cell: (cell_torch, cell_loop),
     conv.ShortConv: (conv_native, conv_chunk, conv_loop),
     selective.Selective: (selective_native, selective_chunk, selective_loop),
+    state_space.StateSpace: (state_space_chunk, state_space_loop),
 }
 
 _only: contextvars.ContextVar[str | None] = contextvars.ContextVar("recurra_only", default=None)

@@ -5,7 +5,21 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from recurra.ops import LOG_SUM, MAX_PLUS, MIN_MAX, SUM, Cell, Delta, Diag, LowRank, Outer, Rule, Selective, ShortConv
+from recurra.ops import (
+    LOG_SUM,
+    MAX_PLUS,
+    MIN_MAX,
+    SUM,
+    Cell,
+    Delta,
+    Diag,
+    LowRank,
+    Outer,
+    Rule,
+    Selective,
+    ShortConv,
+    StateSpace,
+)
 from recurra.ops.cell import rules
 
 B, H, K, V, D, N = 2, 3, 5, 4, 6, 3
@@ -126,6 +140,18 @@ def _selective(T, dtype):
     return Selective(x, step, -_normal(D, N, dtype=dtype).exp(), b, c), _normal(B, D, N, dtype=dtype)
 
 
+def _state_space(complex_):
+    def make(T, dtype):
+        x, read, state = (_normal(*shape, dtype=dtype) for shape in ((B, T, D), (D, N), (B, D, N)))
+        a = _log_decay(D, N, dtype=dtype)
+        if complex_:
+            a = torch.complex(a, 3 * torch.randn_like(a))
+            read, state = torch.complex(read, read.flip(0)), torch.complex(state, state.flip(0))
+        return StateSpace(x, a, read), state
+
+    return make
+
+
 # name -> make(T, dtype) -> (record, state)
 RECORDS: dict[str, Callable] = {
     "diag": _diag(),
@@ -164,4 +190,6 @@ RECORDS: dict[str, Callable] = {
     "conv": _conv(True, True),
     "conv-plain": _conv(False, False),
     "selective": _selective,
+    "state-space": _state_space(False),
+    "state-space-complex": _state_space(True),
 }
