@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -42,9 +42,35 @@ class Standing:
         return self.seconds / self.step * (self.steps - self.step) if self.step else None
 
 
-@runtime_checkable
-class Board(contextlib.AbstractContextManager[Any], Protocol):
-    """Who is shown the runs."""
+# of a run's row, in order
+COLUMNS = ("run", "", "step", "loss", "held-out", "tokens/s", "seconds left")
+
+
+def cells(standing: Standing) -> list[str]:
+    """A run's row; empty where nothing is known yet."""
+    left = standing.left if standing.status == "training" else None
+    return [
+        standing.name,
+        standing.status,
+        f"{standing.step}/{standing.steps}",
+        "" if standing.loss is None else f"{standing.loss:.3f}",
+        "" if standing.held_out is None else f"{standing.held_out:.4g}",
+        "" if standing.tokens_per_second is None else f"{standing.tokens_per_second:,.0f}",
+        "" if left is None else f"{left:.0f}",
+    ]
+
+
+def sentence(standing: Standing) -> str:
+    """A run's row where there is no head to the column: each value with its name."""
+    named = zip(COLUMNS, cells(standing), strict=True)
+    return "  ".join(f"{name} {value}".strip() for name, value in named if value)
+
+
+class Board(contextlib.AbstractContextManager[Any]):
+    """Who is shown the runs. These are hooks: each does nothing until someone wants to know."""
+
+    def __exit__(self, *error: object) -> None:
+        """The comparison is over, well or not."""
 
     def show(self, standings: list[Standing]) -> None:
         """The runs as they stand now."""
@@ -53,20 +79,11 @@ class Board(contextlib.AbstractContextManager[Any], Protocol):
         """Something that the user should know."""
 
 
-class QuietBoard:
+class QuietBoard(Board):
     """Shows nothing."""
 
-    def __enter__(self) -> "QuietBoard":
-        return self
 
-    def __exit__(self, *error: object) -> None: ...
-
-    def show(self, standings: list[Standing]) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-
-class LineBoard(QuietBoard):
+class LineBoard(Board):
     """Each run's line when its status changes, and those that train every few seconds."""
 
     def __init__(self, file: Any, pause: float = PAUSE) -> None:
@@ -80,7 +97,7 @@ class LineBoard(QuietBoard):
         for standing in standings:
             changed = self.before.get(standing.name, "waiting") != standing.status
             if changed or (due and standing.status == "training" and standing.step):
-                self.say("  ".join(filter(None, cells(standing))))
+                self.say(sentence(standing))
             self.before[standing.name] = standing.status
         self.due = now + self.pause if due else self.due
 
@@ -88,7 +105,7 @@ class LineBoard(QuietBoard):
         print(text, file=self.file, flush=True)
 
 
-class LiveBoard(QuietBoard):
+class LiveBoard(Board):
     """One table, drawn again and again."""
 
     def __init__(self, file: Any) -> None:
@@ -102,7 +119,7 @@ class LiveBoard(QuietBoard):
         self.live.stop()
 
     def show(self, standings: list[Standing]) -> None:
-        table = Table("run", "", "step", "loss", "held-out", "tokens/s", "left", box=None)
+        table = Table(*COLUMNS, box=None)
         for standing in standings:
             table.add_row(*cells(standing))
         self.live.update(table)
@@ -114,17 +131,3 @@ class LiveBoard(QuietBoard):
 def for_stderr() -> LiveBoard | LineBoard:
     """A table where stderr is a terminal, otherwise lines."""
     return LiveBoard(sys.stderr) if sys.stderr.isatty() else LineBoard(sys.stderr)
-
-
-def cells(standing: Standing) -> list[str]:
-    """A run's row: name, status, step, loss, held-out score, tokens per second, time left."""
-    training = standing.status == "training" and standing.left is not None
-    return [
-        standing.name,
-        standing.status,
-        f"{standing.step}/{standing.steps}",
-        "" if standing.loss is None else f"loss {standing.loss:.3f}",
-        "" if standing.held_out is None else f"held-out {standing.held_out:.4g}",
-        "" if standing.tokens_per_second is None else f"{standing.tokens_per_second:,.0f} tokens/s",
-        f"{standing.left or 0:.0f} s left" if training else "",
-    ]

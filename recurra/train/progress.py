@@ -4,7 +4,7 @@ import contextlib
 import math
 import sys
 import time
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress as RichProgress, TextColumn, TimeRemainingColumn
@@ -13,9 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress as RichProgres
 PAUSE = 10.0
 
 
-@runtime_checkable
-class Progress(contextlib.AbstractContextManager[Any], Protocol):
-    """Who is told what happens."""
+class Progress(contextlib.AbstractContextManager[Any]):
+    """Who is told what happens. These are hooks: each does nothing until someone wants to know."""
+
+    def __exit__(self, *error: object) -> None:
+        """The run is over, well or not."""
 
     def begin(self, step: int, steps: int, nats: bool) -> None:
         """A run of `steps` goes on after `step`; `nats`: its loss is a surprise, which is also told in bits."""
@@ -27,22 +29,11 @@ class Progress(contextlib.AbstractContextManager[Any], Protocol):
         """Something that the user should know."""
 
 
-class Quiet:
+class Quiet(Progress):
     """Shows nothing."""
 
-    def __enter__(self) -> "Quiet":
-        return self
 
-    def __exit__(self, *error: object) -> None: ...
-
-    def begin(self, step: int, steps: int, nats: bool) -> None: ...
-
-    def line(self, line: dict[str, Any]) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-
-class Lines(Quiet):
+class Lines(Progress):
     """Plain lines: every evaluation, and a step every few seconds."""
 
     def __init__(self, file: Any, pause: float = PAUSE) -> None:
@@ -62,13 +53,13 @@ class Lines(Quiet):
         print(text, file=self.file, flush=True)
 
 
-class Bar(Quiet):
+class Bar(Progress):
     """A bar with the loss, the last held-out score, tokens per second and the time left."""
 
     def __init__(self, file: Any) -> None:
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}"), TimeRemainingColumn())
         self.bar = RichProgress(*columns, console=Console(file=file))
-        self.nats, self.held_out = False, ""
+        self.nats, self.now, self.held_out = False, "", ""
 
     def __enter__(self) -> "Bar":
         self.bar.start()
@@ -83,9 +74,10 @@ class Bar(Quiet):
 
     def line(self, line: dict[str, Any]) -> None:
         if "held_out" in line:
-            self.held_out = f"  {tell(line, self.nats)}"
+            self.held_out = tell(line, self.nats)
         else:
-            self.bar.update(self.run, completed=line["step"], now=tell(line, self.nats) + self.held_out)
+            self.now = tell(line, self.nats)
+        self.bar.update(self.run, completed=line["step"], now=f"{self.now}  {self.held_out}")
 
     def say(self, text: str) -> None:
         self.bar.console.print(text, markup=False, highlight=False)
@@ -101,4 +93,6 @@ def tell(line: dict[str, Any], nats: bool) -> str:
     if "held_out" in line:
         return f"held-out {line['measure']} {line['held_out']:.4g}"
     bits = f" ({line['loss'] / math.log(2):.3f} bits)" if nats else ""
-    return f"loss {line['loss']:.4f}{bits}  {line['tokens_per_second']:,.0f} tokens/s"
+    # over the whole run: single steps jump about
+    pace = line["tokens"] / max(line["seconds"], 1e-9)
+    return f"loss {line['loss']:.4f}{bits}  {pace:,.0f} tokens/s"

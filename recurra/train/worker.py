@@ -12,10 +12,10 @@ import sys
 from recurra.train.config import Config
 from recurra.train.errors import Stopped
 from recurra.train.loop import train
-from recurra.train.progress import Quiet
+from recurra.train.progress import Progress
 
 
-class Orphan(Quiet):
+class Orphan(Progress):
     """Shows nothing; when the process that started this one has gone, saves and stops."""
 
     def __init__(self) -> None:

@@ -69,7 +69,7 @@ def test_a_table_of_what_was_trained(tmp_path):
     assert tokens == {12 * 4 * 32}
     assert read_settings(folder / "lstm-1").seed == 1
     said = out.getvalue()
-    assert "elman-0  training" in said and "lstm-1  done  12/12" in said
+    assert "run elman-0  training" in said and "run lstm-1  done  step 12/12  loss " in said
 
 
 def test_a_comparison_stops_saves_and_goes_on_to_the_same_numbers(tmp_path):
