@@ -26,7 +26,7 @@ class Ring(NamedTuple):
 def _logaddexp(x: Tensor, y: Tensor) -> Tensor:
     """log(e^x + e^y), with gradient zero rather than NaN where both are -inf."""
     both = (x == -torch.inf) & (y == -torch.inf)
-    return torch.where(both, x, torch.logaddexp(x.masked_fill(both, 0), y.masked_fill(both, 0)))
+    return torch.where(both, -torch.inf, torch.logaddexp(x.masked_fill(both, 0), y.masked_fill(both, 0)))
 
 
 SUM = Ring("sum", torch.add, torch.mul, 0.0, 1.0, 0.0)

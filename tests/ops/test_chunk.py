@@ -20,6 +20,8 @@ CHUNKED = [
     for chunk, loop in [(next((x for x in several if name_of(x) == "chunk"), None), several[-1])]
     if chunk is not None
 ]
+# a state space's method reads a number from its record, so that it cannot run nowhere
+ANYWHERE = [x for x in CHUNKED if not str(x.id).startswith("state-space")]
 each_chunk = pytest.mark.parametrize(("name", "chunk", "loop"), CHUNKED)
 
 
@@ -40,7 +42,7 @@ def _run(module, record, state):
 
 def _weight(x):
     """Random numbers that are the same in every precision and memory layout."""
-    return torch.randn(x.shape, dtype=torch.complex128 if x.is_complex() else torch.float64).to(x.dtype)
+    return torch.randn(x.shape, dtype=torch.complex128 if x.is_complex() else torch.float64).to(x.device, x.dtype)
 
 
 def _gradients(total, record, state):
@@ -166,6 +168,16 @@ def test_a_real_decay_of_a_complex_state():
     assert "complex128" in str(diag_chunk.declines(record._replace(drive=record.drive.real), state))
 
 
+@pytest.mark.parametrize("reset", [None, torch.zeros(B, 80, dtype=torch.bool)], ids=["plain", "reset"])
+@pytest.mark.parametrize(("name", "chunk", "loop"), ANYWHERE)
+def test_everything_is_made_where_the_record_is(name, chunk, loop, reset):
+    """A tensor made on the CPU by oversight does not mix with tensors that are nowhere."""
+    record, state = RECORDS[name](80, torch.float32)
+    record = record._replace(reset=reset)
+    there = type(record)(*(x.to("meta") if isinstance(x, Tensor) else x for x in record))
+    _run(chunk, there, state.to("meta"))
+
+
 class _Largest(TorchDispatchMode):
     """The size of the largest tensor that any operation makes."""
 
@@ -220,3 +232,25 @@ def test_no_decay_forgets_nothing_over_many_chunks():
         chunk = next(m for m in IMPLEMENTATIONS[type(record)] if name_of(m) == "chunk")
         read, last = chunk.scan(record, torch.zeros(1, 1, 1, 1))
         assert (read[0, :, 0, 0] == torch.arange(1.0, 201)).all() and last.item() == 200
+
+
+@pytest.mark.parametrize("module", [m for m in IMPLEMENTATIONS[Diag] if name_of(m) != "loop"], ids=name_of)
+def test_the_log_of_nothing_so_far_has_no_gradient(module):
+    """The state before the first step is log 0, and so is the drive of a step that did not happen."""
+    record, state = RECORDS["diag-log-sum"](30, torch.float64)
+    record.drive[0, :7] = record.drive[1, 20:] = -torch.inf
+    state[0] = -torch.inf
+    if module.declines(record, state) is None:
+        got, want = _run_finite(module, record, state), _run_finite(diag_loop, record, state)
+        _same(got, want, rtol=1e-10, atol=1e-10)
+        assert all(torch.isfinite(g).all() for g in got[2])
+
+
+def _run_finite(module, record, state):
+    """As `_run`, where the numbers that are log 0 are worth nothing."""
+    record = record._replace(decay=record.decay.clone().requires_grad_(), drive=record.drive.clone().requires_grad_())
+    state = state.clone().requires_grad_()
+    read, last = module.scan(record, state)
+    torch.manual_seed(7)
+    total = sum((x.masked_fill(torch.isinf(x), 0) * _weight(x)).sum() for x in (read, last))
+    return read.detach(), last.detach(), _gradients(total, record, state)

@@ -1,7 +1,5 @@
 """Choosing an implementation, and what `Scan` does to a record before and after it runs."""
 
-import contextlib
-
 import pytest
 import torch
 from ops.records import RECORDS, B
@@ -59,20 +57,6 @@ def test_low_precision_in_is_wide_inside_and_low_out(name):
     assert [x.dtype for x in leaves(last)] == [x.dtype for x in leaves(state)]
     widened = type(record)(*(x.float() if isinstance(x, Tensor) and x.is_floating_point() else x for x in lower))
     torch.testing.assert_close(read, Scan()(widened, state)[0].to(read.dtype), rtol=0, atol=0)
-
-
-@each_record
-@pytest.mark.parametrize("only", [None, "loop"])
-def test_autocast_lowers_nothing_inside(name, only):
-    record, state = RECORDS[name](70, torch.float32)
-    with recurra.use(only) if only else contextlib.nullcontext():
-        want, end = Scan()(record, state)
-        with torch.autocast("cpu", torch.bfloat16):
-            read, last = Scan()(record, state)
-            assert torch.is_autocast_enabled("cpu")
-    torch.testing.assert_close(read, want, rtol=0, atol=0)
-    for x, y in zip(leaves(last), leaves(end), strict=True):
-        torch.testing.assert_close(x, y, rtol=0, atol=0)
 
 
 @each_record
