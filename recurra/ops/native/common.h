@@ -21,6 +21,7 @@ typedef REAL vec __attribute__((vector_size(W * sizeof(REAL))));
 typedef vec loose __attribute__((aligned(sizeof(REAL))));                  /* a vec at any address */
 #define IS_DOUBLE (sizeof(REAL) == 8)
 #define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 4")
 typedef int64_t I;
 
 /* no more threads than the work is worth: meeting at a barrier costs microseconds, and milliseconds on a busy machine */

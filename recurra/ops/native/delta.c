@@ -42,28 +42,28 @@ typedef struct { Delta z; REAL *last, *o; I threads; } Forward;
 /* A single step goes from the first state straight into the last, in two passes: what the key recalls, then the write.
  * `some` values of a head, in U vecs. */
 INLINE void step(const int U, I some, const Delta *z, I b, I h, I j, REAL *last, REAL *o) {
-    const I K = z->K, V = z->V, at = (b * z->H + h) * K * V + j, fresh = z->reset && z->reset[b];
+    const I K = z->K, V = z->V, at = (b * z->H + h) * K * V + j, fresh = z->reset && z->reset[b], gw = z->gw;
     const REAL *q = row(z->q, b, 0, h), *k = row(z->k, b, 0, h), *v = row(z->v, b, 0, h) + j, *g = row(z->g, b, 0, h),
                *p = row(z->p, b, 0, h), *first = z->first + at;
     REAL d[W];
     vec x[4], y[4] = {};
-    for (int i = 0; i < U; i++) x[i] = get_some(v + i * W, some - i * W);
-    if (z->gw < 2) put(d, z->gw ? exps(all(g[0])) : all(1));
+    UNROLL for (int i = 0; i < U; i++) x[i] = get_some(v + i * W, some - i * W);
+    if (gw < 2) put(d, gw ? exps(all(g[0])) : all(1));
     for (I c = 0; c < K; c++) {
-        if (z->gw > 1 && c % W == 0) put(d, exps(get_some(g + c, K - c)));
-        for (int i = 0; i < U; i++) {
+        if (gw > 1 && c % W == 0) put(d, exps(get_some(g + c, K - c)));
+        UNROLL for (int i = 0; i < U; i++) {
             vec s = fresh ? (vec){} : d[c % W] * get_some(first + c * V + i * W, some - i * W);
             x[i] -= p[c] * s;
             put_some(last + at + c * V + i * W, s, some - i * W);
         }
     }
-    for (I c = 0; c < K; c++) for (int i = 0; i < U; i++) {
+    for (I c = 0; c < K; c++) UNROLL for (int i = 0; i < U; i++) {
         REAL *s = last + at + c * V + i * W;
         vec new = get_some(s, some - i * W) + k[c] * x[i];
         y[i] += q[c] * new;
         put_some(s, new, some - i * W);
     }
-    for (int i = 0; i < U; i++) put_some(o + (b * z->H + h) * V + j + i * W, y[i], some - i * W);
+    UNROLL for (int i = 0; i < U; i++) put_some(o + (b * z->H + h) * V + j + i * W, y[i], some - i * W);
 }
 static I steps(const Delta *z, REAL *last, REAL *o, I threads) {
     #pragma omp parallel for num_threads(threads)

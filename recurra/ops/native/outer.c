@@ -52,24 +52,24 @@ typedef struct { Outer z; REAL *last, *o; I threads; } Forward;
 
 /* A single step goes from the first state straight into the last: `some` values of a head, in U vecs. */
 INLINE void step(const int U, I some, const Outer *z, I b, I h, I j, REAL *last, REAL *o) {
-    const I K = z->K, V = z->V, at = (b * z->H + h) * K * V + j, fresh = z->reset && z->reset[b];
+    const I K = z->K, V = z->V, at = (b * z->H + h) * K * V + j, fresh = z->reset && z->reset[b], gw = z->gw, before = z->before;
     const REAL *q = row(z->q, b, 0, h), *k = row(z->k, b, 0, h), *v = row(z->v, b, 0, h) + j, *g = row(z->g, b, 0, h);
     const REAL *u = z->u ? z->u + h * K : 0, *first = z->first + at;
     REAL d[W];
     vec x[4], y[4] = {};
-    for (int i = 0; i < U; i++) x[i] = get_some(v + i * W, some - i * W);
-    if (z->gw < 2) put(d, z->gw ? exps(all(g[0])) : all(1));
+    UNROLL for (int i = 0; i < U; i++) x[i] = get_some(v + i * W, some - i * W);
+    if (gw < 2) put(d, gw ? exps(all(g[0])) : all(1));
     for (I c = 0; c < K; c++) {
-        if (z->gw > 1 && c % W == 0) put(d, exps(get_some(g + c, K - c)));
-        for (int i = 0; i < U; i++) {
+        if (gw > 1 && c % W == 0) put(d, exps(get_some(g + c, K - c)));
+        UNROLL for (int i = 0; i < U; i++) {
             vec s = fresh ? (vec){} : get_some(first + c * V + i * W, some - i * W), w = k[c] * x[i];
-            if (z->before) y[i] += q[c] * (u ? s + u[c] * w : s);
+            if (before) y[i] += q[c] * (u ? s + u[c] * w : s);
             s = d[c % W] * s + w;
-            if (!z->before) y[i] += q[c] * s;
+            if (!before) y[i] += q[c] * s;
             put_some(last + at + c * V + i * W, s, some - i * W);
         }
     }
-    for (int i = 0; i < U; i++) put_some(o + (b * z->H + h) * V + j + i * W, y[i], some - i * W);
+    UNROLL for (int i = 0; i < U; i++) put_some(o + (b * z->H + h) * V + j + i * W, y[i], some - i * W);
 }
 static I steps(const Outer *z, REAL *last, REAL *o, I threads) {
     #pragma omp parallel for num_threads(threads)
@@ -134,17 +134,20 @@ I outer_backward(const Backward *f, I fields) {
     REAL *dS = f->dS, *dq = f->dq, *dk = f->dk, *dv = f->dv, *dg = f->dg, *du = f->du;
     I threads = enough(B * T * H * K * V / 8, f->threads), failed = 0;
     I lk = up(K), lv = up(V), size = lk * lv, group = heads_together(B, H, threads), kept = most_chunks(z.reset, B, T) / EVERY + 1;
+    /* one decay for all keys, or none, is numbers and a table; one for each key is products along the chunk */
+    const I scalar = gw < 2 && !before;
     #pragma omp parallel num_threads(threads)
     {
         unsigned old = flush_on();
-        Arena a = arena(CHUNK * (11 * lk + 5 * lv + 2 * W) + (2 + group) * lk + ((kept + 1) * group + EVERY) * size, T + 1);
+        Arena a = arena(CHUNK * (11 * lk + 6 * lv + 3 * W) + 2 * W + (2 + group) * lk + ((kept + 1) * group + EVERY) * size, T + 1);
         REAL *pq = take(&a, CHUNK * lk), *pk = take(&a, CHUNK * lk), *pd = take(&a, CHUNK * lk), *qf = take(&a, CHUNK * lk),
              *kt = take(&a, CHUNK * lk), *w = take(&a, CHUNK * lk), *gq = take(&a, CHUNK * lk), *gk = take(&a, CHUNK * lk),
              *gg = take(&a, CHUNK * lk), *xq = take(&a, CHUNK * lk), *xk = take(&a, CHUNK * lk),
              *pv = take(&a, CHUNK * lv), *po = take(&a, CHUNK * lv), *gv = take(&a, CHUNK * lv), *ot = take(&a, CHUNK * lv),
              *vt = take(&a, CHUNK * lv), *A = take(&a, CHUNK * W), *G = take(&a, CHUNK * W), *whole = take(&a, lk),
              *pu = take(&a, lk), *gus = take(&a, group * lk), *marks = take(&a, kept * group * size),
-             *window = take(&a, EVERY * size), *dss = take(&a, group * size);
+             *window = take(&a, EVERY * size), *dss = take(&a, group * size), *fo = take(&a, CHUNK * lv), *table = take(&a, CHUNK * W),
+             *since = take(&a, W), *until = take(&a, W);
         I *begins = a.begins;
         if (!a.base) failed = 1;
         #pragma omp for schedule(dynamic)
@@ -158,14 +161,16 @@ I outer_backward(const Backward *f, I fields) {
                 pack(dss + h * size, lv, dS + (bh + h) * K * V, V, K, lk, V, 0);
                 pack(marks + h * size, lv, z.first + (bh + h) * K * V, V, K, lk, V, 0);
             }
-            /* a chunk's keys and values; the state it leaves in `to`, from the one it found in `s` */
+            /* a chunk's keys, values and decays; the state it leaves in `to`, from the one it found in `s` */
             #define LOAD(c, ahead) I t = begins[c], steps = begins[c + 1] - t, at = (b * T + t) * H + h0 + h; (void)at; \
                 pack(pk, lk, row(k, b, t, h0 + h), k.t, steps, CHUNK, K, ahead); \
                 pack(pv, lv, row(v, b, t, h0 + h), v.t, steps, CHUNK, V, ahead); \
-                decays(pd, lk, row(g, b, t, h0 + h), g.t, steps, CHUNK, K, gw, ahead);
-            #define STEP(to, s) { LOAD(c, CHUNK) \
-                spans(qf, kt, whole, pk, pk, pd, steps, lk, 0); \
-                product(to, lv, rb && rb[t] ? 0 : s, whole, kt, 1, lk, pv, lv, lk, steps, lv / W); }
+                if (scalar) scalar_spans(since, until, table, row(g, b, t, h0 + h), g.t, steps, gw), fill(whole, since[steps - 1], lk); \
+                else decays(pd, lk, row(g, b, t, h0 + h), g.t, steps, CHUNK, K, gw, ahead);
+            #define STEP(to, s) { LOAD(c, CHUNK) const REAL *keys = pk, *values = pv; \
+                if (scalar) scale_rows(gv, pv, until, steps, steps, lv), values = gv; \
+                else spans(qf, kt, whole, pk, pk, pd, steps, lk, 0), keys = kt; \
+                product(to, lv, rb && rb[t] ? 0 : s, whole, keys, 1, lk, values, lv, lk, steps, lv / W); }
             for (I c = 0; c + EVERY < n; c += EVERY) for (I h = 0; h < group; h++) {
                 REAL *mark = marks + (c / EVERY * group + h) * size, *next = mark + group * size;
                 for (I i = c; i < c + EVERY; i++) { I c = i; STEP(next, i % EVERY ? next : mark) }
@@ -178,28 +183,53 @@ I outer_backward(const Backward *f, I fields) {
                 for (I c = till - 1; c >= from; c--) {
                     LOAD(c, -CHUNK)
                     REAL *s = c > from ? window + (c - from) * size : mark;
-                    if (rb && rb[t]) memset(s, 0, size * sizeof(REAL));
+                    const I fresh = rb && rb[t];
+                    if (fresh) memset(s, 0, size * sizeof(REAL));
                     pack(pq, lk, row(q, b, t, h0 + h), q.t, steps, CHUNK, K, -CHUNK);
                     pack(po, lv, f->dy + at * V, H * V, steps, CHUNK, V, -CHUNK);
-                    spans(qf, kt, whole, pq, pk, pd, steps, lk, before);
-                    pairs(A, pq, pk, pd, pu, w, steps, lk, before, 0);
-                    for (I j = 0; j < lv; j += W) transpose16(ot + j * W, W, po + j, lv), transpose16(vt + j * W, W, pv + j, lv);
-                    product(G, W, 0, 0, po, lv, 1, vt, W, steps, lv, 1);                  /* G = do v' */
-                    product(xq, W, 0, 0, s, lv, 1, ot, W, lk, lv, 1);                     /* time along lanes: S do' */
-                    product(xk, W, 0, 0, ds, lv, 1, vt, W, lk, lv, 1);                    /*                   dS v' */
-                    for (I j = 0; j < lk; j += W) transpose16(gq + j, lk, xq + j * W, W), transpose16(gk + j, lk, xk + j * W, W);
-                    product(gv, lv, 0, 0, kt, lk, 1, ds, lv, steps, lk, lv / W);          /* dv = (decayed k) dS + A' do */
-                    product(gv, lv, gv, 0, A, 1, W, po, lv, steps, steps, lv / W);
-                    if (dg) edge_keys(gg, gk, kt, whole, s, ds, steps, lk, lv), edge_queries(gg, gq, qf, steps, lk, before);
-                    unspan_queries(gq, pd, steps, lk, before), unspan_keys(gk, pd, steps, lk);
-                    pairs_back(gq, gk, dg ? gg : 0, gu, G, pq, pk, pd, pu, steps, lk, before, 0);
-                    product(ds, lv, ds, whole, qf, 1, lk, po, lv, lk, steps, lv / W);
-                    if (rb && rb[t]) memset(ds, 0, size * sizeof(REAL));
+                    if (scalar) {
+                        scale_rows(fo, po, since, steps, CHUNK, lv), scale_rows(gv, pv, until, steps, CHUNK, lv);
+                        for (I j = 0; j < lv; j += W) transpose16(vt + j * W, W, pv + j, lv), transpose16(ot + j * W, W, fo + j, lv);
+                        for (I j = 0; j < lk; j += W) transpose16(kt + j * W, W, pk + j, lk);
+                        product(G, W, 0, 0, po, lv, 1, vt, W, steps, lv, 1);              /* G = do v',  A = q k' */
+                        product(A, W, 0, 0, pq, lk, 1, kt, W, steps, lk, 1);
+                        for (I i = 0; i < steps * W; i += W) put(A + i, get(A + i) * get(table + i));
+                        for (I j = 0; j < lv; j += W) transpose16(vt + j * W, W, gv + j, lv);
+                        product(xq, W, 0, 0, s, lv, 1, ot, W, lk, lv, 1);                 /* time along lanes: S do' */
+                        product(xk, W, 0, 0, ds, lv, 1, vt, W, lk, lv, 1);                /*                   dS v' */
+                        for (I j = 0; j < lk; j += W) transpose16(gq + j, lk, xq + j * W, W), transpose16(gk + j, lk, xk + j * W, W);
+                        if (dg) {
+                            REAL through = since[steps - 1] * dot(s, ds, size);
+                            vec new = scalar_decay_gradient(through, row_dots(gq, pq, steps, lk), row_dots(gk, pk, steps, lk), G, A, steps);
+                            for (I i = 0; i < steps; i++) dg[at + i * H] = new[i];
+                        }
+                        product(gv, lv, 0, 0, pk, lk, 1, ds, lv, steps, lk, lv / W);      /* dv = (decayed k) dS + A' do */
+                        product(gv, lv, gv, until, A, 1, W, po, lv, steps, steps, lv / W);
+                        for (I i = 0; i < steps * W; i += W) put(G + i, get(G + i) * get(table + i));
+                        product(gq, lk, gq, 0, G, W, 1, pk, lk, steps, steps, lk / W);
+                        product(gk, lk, gk, 0, G, 1, W, pq, lk, steps, steps, lk / W);
+                        product(ds, lv, ds, whole, pq, 1, lk, fo, lv, lk, steps, lv / W);
+                    } else {
+                        spans(qf, kt, whole, pq, pk, pd, steps, lk, before);
+                        pairs(A, pq, pk, pd, pu, w, steps, lk, before, 0);
+                        for (I j = 0; j < lv; j += W) transpose16(ot + j * W, W, po + j, lv), transpose16(vt + j * W, W, pv + j, lv);
+                        product(G, W, 0, 0, po, lv, 1, vt, W, steps, lv, 1);                  /* G = do v' */
+                        product(xq, W, 0, 0, s, lv, 1, ot, W, lk, lv, 1);                     /* time along lanes: S do' */
+                        product(xk, W, 0, 0, ds, lv, 1, vt, W, lk, lv, 1);                    /*                   dS v' */
+                        for (I j = 0; j < lk; j += W) transpose16(gq + j, lk, xq + j * W, W), transpose16(gk + j, lk, xk + j * W, W);
+                        product(gv, lv, 0, 0, kt, lk, 1, ds, lv, steps, lk, lv / W);          /* dv = (decayed k) dS + A' do */
+                        product(gv, lv, gv, 0, A, 1, W, po, lv, steps, steps, lv / W);
+                        if (dg) edge_keys(gg, gk, kt, whole, s, ds, steps, lk, lv), edge_queries(gg, gq, qf, steps, lk, before);
+                        unspan_queries(gq, pd, steps, lk, before), unspan_keys(gk, pd, steps, lk);
+                        pairs_back(gq, gk, dg ? gg : 0, gu, G, pq, pk, pd, pu, steps, lk, before, 0);
+                        product(ds, lv, ds, whole, qf, 1, lk, po, lv, lk, steps, lv / W);
+                    }
+                    if (fresh) memset(ds, 0, size * sizeof(REAL));
                     unpack(dq + at * K, H * K, gq, lk, steps, K);
                     unpack(dk + at * K, H * K, gk, lk, steps, K);
                     unpack(dv + at * V, H * V, gv, lv, steps, V);
                     if (dg && gw > 1) unpack(dg + at * K, H * K, gg, lk, steps, K);
-                    if (dg && gw == 1) row_sums(dg + at, H, gg, lk, steps);
+                    if (dg && gw == 1 && !scalar) row_sums(dg + at, H, gg, lk, steps);
                 }
             }
             for (I h = 0; h < group; h++) {
