@@ -55,25 +55,29 @@ def found(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted((folder / "checkpoints").glob("step-*"), reverse=True)
 
 
-def resume(folder: pathlib.Path, run: Run, config: Config, say: Callable[[str], None]) -> pathlib.Path:
+def resume(folder: pathlib.Path, run: Run, say: Callable[[str], None]) -> pathlib.Path:
     """Set a run to its newest checkpoint that is whole, saying so where an earlier one must do.
+
+    Those that could not be used are renamed, so that they never count among the last two.
 
     Raises:
         RunError: there are checkpoints and none can be used; each one's reason is given.
     """
-    reasons = []
+    reasons = {}
     for path in found(folder):
         try:
-            restore(path, run, config)
+            restore(path, run)
         except RunError as error:
-            reasons.append(str(error))
+            reasons[path] = str(error)
             say(f"{error}; trying the checkpoint before it")
         else:
+            for refused in reasons:
+                os.replace(refused, refused.with_name(f"refused-{refused.name}"))
             return path
-    raise RunError(f"no checkpoint of {folder} can be used: {'; '.join(reasons)}")
+    raise RunError(f"no checkpoint of {folder} can be used: {'; '.join(reasons.values())}")
 
 
-def restore(path: pathlib.Path, run: Run, config: Config) -> None:
+def restore(path: pathlib.Path, run: Run) -> None:
     """Set a run to a checkpoint; nothing is touched unless all of it is whole.
 
     Raises:

@@ -22,7 +22,7 @@ from recurra.train.errors import Incomplete, RunError, Stopped
 from recurra.train.measure import step_microseconds
 from recurra.train.metrics import Follow
 from recurra.train.result import Result
-from recurra.train.run import describe
+from recurra.train.run import cores, describe
 
 
 def _two() -> dict[str, Any]:
@@ -97,7 +97,7 @@ def compare(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "compare.json", config.to_json())
     with stopping.listening() as stop, boards.for_stderr() if progress is None else progress as board:
-        failed = _train(runs, folder, workers or os.cpu_count() or 1, stop, board)
+        failed = _train(runs, folder, workers or cores(), stop, board)
         done = {name: ended for name in runs if (ended := result.read(folder / name)) is not None}
         if stop.asked:
             raise Stopped(f"stopped; {len(done)} of {len(runs)} runs in {folder} are done; resume to go on")

@@ -51,8 +51,8 @@ class Config:
     batch: int = 16
     length: int = 256
     steps: int = 1000
-    learning_rate: float = 3e-3
-    final_learning_rate: float = 1e-4
+    learning_rate: float = 6e-3
+    final_learning_rate: float = 2e-4
     warmup: int = 50
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)

@@ -99,7 +99,7 @@ def _start(folder: pathlib.Path, run: Run, task: Task, config: Config, resume: b
     if not resume:
         write_json(folder / "config.json", describe(run.model, **_sections(task, config)))
     elif checkpoints.found(folder):
-        path = checkpoints.resume(folder, run, config, shown.say)
+        path = checkpoints.resume(folder, run, shown.say)
         shown.say(f"resumed from {path}")
     else:
         shown.say(f"{folder} has no checkpoint yet: starting from the first step")

@@ -33,15 +33,15 @@ class Follow:
     """The lines of a run that another process writes, as they come."""
 
     def __init__(self, folder: pathlib.Path) -> None:
-        self.path, self.at = folder / NAME, 0
+        self.path, self.at, self.file = folder / NAME, 0, 0
 
     def new(self) -> list[dict[str, Any]]:
-        """The whole lines since the last call."""
+        """The whole lines since the last call; all of them again where a resumed run has written the file anew."""
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
-            # a resumed run writes the file again, shorter
-            self.at = self.at if file.seek(0, os.SEEK_END) >= self.at else 0
+            number = os.fstat(file.fileno()).st_ino
+            self.at, self.file = self.at if number == self.file else 0, number
             file.seek(self.at)
             content = file.read()
         whole = content[: content.rfind(b"\n") + 1]

@@ -40,7 +40,7 @@ def run(jobs: list[Job], workers: int, stop: Stop, look: Callable[[set[str], dic
         while running or (waiting and not stop.asked):
             while waiting and len(running) < workers and not stop.asked:
                 job = waiting.pop(0)
-                running[job.name] = _start(job)
+                running[job.name] = start(job)
             if stop.asked and not asked:
                 asked = True
                 for process in running.values():
@@ -67,8 +67,9 @@ def complaint(job: Job, code: int) -> str:
     return f"{job.name}: {said[-1].strip()}" if said else f"{job.name} ended with code {code}"
 
 
-def _start(job: Job) -> subprocess.Popen[bytes]:
-    # a child finds this same package, wherever it was imported from
+def start(job: Job) -> subprocess.Popen[bytes]:
+    """A job's process, in a session of its own."""
+    # it finds this same package, wherever it was imported from
     home = str(pathlib.Path(recurra.__file__).parents[1])
     paths = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
     with job.log.open("wb") as log:

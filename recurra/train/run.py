@@ -77,13 +77,18 @@ def describe(config: Config, task: Task) -> tuple[str, dict[str, Any]]:
     return name, {**config.arguments, **task.model_arguments()}
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextlib.contextmanager
 def exactly(config: Config) -> Iterator[None]:
     """Inside, sums are taken in one order: as many threads as the run asks for, deterministic algorithms on a CPU."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    torch.set_num_threads(config.threads or cores())
     if config.device == "cpu" and not before[1]:
         torch.use_deterministic_algorithms(True)
         # it finds reads of memory that nobody wrote; that is a test's work, and costs time

@@ -32,4 +32,5 @@ def listening() -> Iterator[Stop]:
         yield stop
     finally:
         for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+            # None: a handler that Python did not set, and cannot set again
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -1,7 +1,5 @@
 """metrics.jsonl: strict, readable while it grows, and after the power went."""
 
-import json
-
 import pytest
 
 from recurra.train import RunError, metrics
@@ -32,7 +30,10 @@ def test_a_run_that_another_process_writes_is_followed(tmp_path):
     assert follow.new() == []
     path.write_text('{"step": 1}\n{"step"')
     assert follow.new() == [{"step": 1}] and follow.new() == []
-    path.write_text('{"step": 1}\n{"step": 2}\n')
-    assert follow.new() == [{"step": 2}]
-    path.write_text(json.dumps({"step": 1}) + "\n")
-    assert follow.new() == [{"step": 1}], "a resumed run writes the file again"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n')
+    assert follow.new() == [{"step": 2}, {"step": 3}]
+    metrics.drop_after(tmp_path, 2)
+    with metrics.open_to_append(tmp_path) as file:
+        for step in (3, 4, 5):
+            metrics.write(file, {"step": step})
+    assert [line["step"] for line in follow.new()] == [1, 2, 3, 4, 5], "a resumed run writes the file anew"

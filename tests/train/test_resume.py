@@ -174,6 +174,8 @@ def test_a_truncated_checkpoint_is_not_used_and_the_one_before_it_is(tmp_path, n
     train(tiny.config(tbptt=True), folder, resume=True, progress=progress)
     assert progress.said[0].endswith(f"{name}.safetensors is truncated or was changed; trying the checkpoint before it")
     assert progress.said[1].endswith("step-000000008")
+    assert (folder / "checkpoints" / "refused-step-000000010").exists(), "what was refused is not deleted"
+    assert len(checkpoints.found(folder)) == 2
     train(tiny.config(tbptt=True), tmp_path / "straight", progress=Quiet())
     assert numbers(folder) == numbers(tmp_path / "straight")
     assert weights(folder) == weights(tmp_path / "straight")
