@@ -17,7 +17,8 @@ class Clock:
         reset: `(B, T)` bool. True: a new sequence begins at this step; everything before it is forgotten.
         valid: `(B, T)` bool. False: this step did not happen; the state is unchanged, the output is zero. A step
             that did not happen cannot begin a sequence either: `reset` is ignored where `valid` is False.
-        dt: `(B, T)` float > 0, the time since the step before. Architectures without a notion of time refuse it.
+        dt: `(B, T)` float > 0 where steps happened, the time since the step before. Architectures without a notion of
+            time refuse it.
     """
 
     reset: Bool[Tensor, "B T"] | None = None
@@ -35,8 +36,9 @@ class Clock:
             if name == "dt":
                 if not part.is_floating_point():
                     raise ValueError(f"Clock.dt has type {part.dtype}: it must be a float type")
-                if not bool((part > 0).all()):
-                    raise ValueError("Clock.dt must be greater than 0 everywhere: a step takes time")
+                happened = part if self.valid is None or self.valid.shape != part.shape else part[self.valid]
+                if not bool((happened > 0).all()):
+                    raise ValueError("Clock.dt must be greater than 0 at every step that happened: a step takes time")
             elif part.dtype != torch.bool:
                 raise ValueError(f"Clock.{name} has type {part.dtype}: it must be bool")
             shapes[name] = tuple(part.shape)
@@ -85,8 +87,10 @@ class Clock:
         assert valid is not None
         order = torch.argsort((~valid).to(torch.uint8), dim=1, stable=True)
         reset = None if self.reset is None else (self.reset & valid).gather(1, order)
-        dt = None if self.dt is None else self.dt.gather(1, order)
-        return Clock(reset, valid.gather(1, order), dt), order
+        moved = valid.gather(1, order)
+        # a step that did not happen may have any dt; one is harmless in every formula
+        dt = None if self.dt is None else self.dt.gather(1, order).masked_fill(~moved, 1)
+        return Clock(reset, moved, dt), order
 
     @property
     def counts(self) -> Int[Tensor, " B"]:

@@ -96,3 +96,9 @@ def test_aligned_moves_what_did_not_happen_to_the_end(seed, T):
 def test_aligned_keeps_what_is_not_there():
     aligned, _ = Clock(valid=torch.tensor([[False, True]])).aligned()
     assert aligned.reset is None and aligned.dt is None and aligned.valid.tolist() == [[True, False]]
+
+
+def test_dt_is_not_asked_of_steps_that_did_not_happen():
+    clock = Clock(valid=torch.tensor([[False, True]]), dt=torch.tensor([[0.0, 2.0]]))
+    moved, _ = clock.aligned()
+    assert moved.dt.tolist() == [[2.0, 1.0]]
