@@ -30,6 +30,12 @@ def step_bias_(bias: Float[Tensor, " D"], low: float = 1e-3, high: float = 1e-1,
 
 
 @torch.no_grad()
+def log_step_(log_step: Float[Tensor, " D"], low: float = 1e-3, high: float = 1e-1) -> None:
+    """Even over the logarithms of [low, high]: the time steps of Gu et al. 2021, https://arxiv.org/abs/2110.13985."""
+    log_step.uniform_(math.log(low), math.log(high))
+
+
+@torch.no_grad()
 def ring_(log_rate: Float[Tensor, " N"], log_phase: Float[Tensor, " N"], low: float, high: float, phase: float) -> None:
     """So that exp(-e^log_rate + i e^log_phase) is even over the ring of radii [low, high] and angles [0, phase].
 

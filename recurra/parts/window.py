@@ -47,11 +47,11 @@ def take(x: Float[Tensor, "B L H K"], index: Int[Tensor, "B S"], live: Bool[Tens
 def attend(
     query: Float[Tensor, "B T H K"],
     key: Float[Tensor, "B L H K"],
-    value: Float[Tensor, "B L H K"],
-    seen: Bool[Tensor, "B T L"] | None = None,
+    value: Float[Tensor, "B L H V"],
+    seen: Bool[Tensor, "B T L"] | Float[Tensor, "B T L"] | None = None,
     causal: bool = False,
-) -> Float[Tensor, "B T H K"]:
-    """Softmax attention of every head, in the query's type. Costs T L K."""
+) -> Float[Tensor, "B T H V"]:
+    """Softmax attention of every head, in the query's type. `seen` may be what is added to scores. Costs T L K."""
     query, key, value = (x.to(query.dtype).transpose(1, 2) for x in (query, key, value))
     mask = None if seen is None else seen[:, None]
     return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal).transpose(1, 2)
@@ -60,14 +60,16 @@ def attend(
 def attend_near(
     query: Float[Tensor, "B T H K"],
     key: Float[Tensor, "B L H K"],
-    value: Float[Tensor, "B L H K"],
+    value: Float[Tensor, "B L H V"],
     segment: Int[Tensor, "B L"],
     window: int,
-) -> Float[Tensor, "B T H K"]:
+    bias: Float[Tensor, " W"] | None = None,
+) -> Float[Tensor, "B T H V"]:
     """Attention of every query to its own key and the `window` - 1 before it, if of the same segment.
 
     The first `window` - 1 keys (L = T + window - 1) are from before the first query. Time is cut into blocks as long
-    as the window, and each block looks at two, so the cost is T window K and nothing is T by T.
+    as the window, and each block looks at two, so the cost is T window K and nothing is T by T. What `bias` has for a
+    key's age, in steps from 0, is added to its score.
     """
     batch, steps = query.shape[:2]
     size = min(window, steps)
@@ -80,6 +82,45 @@ def attend_near(
     age = torch.arange(size, device=query.device)[:, None] + window - 1 - torch.arange(reach, device=query.device)
     own = segment[:, window - 1 :].unflatten(1, (blocks, size))
     seen = (own[..., None] == near[..., None, :]) & (age >= 0) & (age < window)
+    if bias is not None:
+        seen = bias.to(query.dtype)[age.clamp(0, window - 1)].masked_fill(~seen, -torch.inf)
     keys, values = (x.unfold(1, reach, size).movedim(-1, 2).flatten(0, 1) for x in (key, value))
     read = attend(query.unflatten(1, (blocks, size)).flatten(0, 1), keys, values, seen.flatten(0, 1))
     return read.unflatten(0, (batch, blocks)).flatten(1, 2)[:, :steps]
+
+
+def attend_kept(
+    query: Float[Tensor, "B T H K"],
+    key: Float[Tensor, "B T H K"],
+    value: Float[Tensor, "B T H K"],
+    state: tuple[Float[Tensor, "B S H K"], Float[Tensor, "B S H K"], Int[Tensor, " B"]],
+    counted: Int[Tensor, " B"],
+    clock: Clock | None,
+) -> tuple[Float[Tensor, "B T H K"], tuple[Float[Tensor, "B L H K"], Float[Tensor, "B L H K"], Int[Tensor, " B"]]]:
+    """Causal attention to all keys of the same sequence, those kept from before and the new ones, which are kept too.
+
+    `state` is the keys and values so far, each row's own first and zeros after them, and how many are its own;
+    `counted` is how many will be.
+    """
+    keys, values, past = state
+    kept, steps = keys.shape[1], key.shape[1]
+    keys, values = (torch.cat([old, new.to(old.dtype)], 1) for old, new in ((keys, key), (values, value)))
+    if clock is None and (kept == 0 or steps == 1) and bool((past == kept).all()):
+        # no gaps: a sequence's beginning, or its next step, needs no mask and no rearranging
+        return attend(query, keys, values, causal=kept == 0), (keys, values, counted)
+    index = torch.arange(kept + steps, device=key.device)
+    segment = segments(index[:kept] < past[:, None], steps, clock)
+    seen = (segment[:, kept:, None] == segment[:, None]) & (index <= index[kept:, None])
+    read = attend(query, keys, values, seen)
+    keys, values = (_own(old, past, kept, counted, happened(past, steps, clock)) for old in (keys, values))
+    return read, (keys, values, counted)
+
+
+def _own(
+    x: Float[Tensor, "B L H K"], past: Int[Tensor, " B"], kept: int, counted: Int[Tensor, " B"], new: Int[Tensor, " B"]
+) -> Float[Tensor, "B S H K"]:
+    """Each row's last `counted` keys, at its front. A row has `past` of the first `kept`, then `new` of the rest."""
+    index = torch.arange(int(counted.max()), device=x.device)
+    live = index < counted[:, None]
+    index = index + (past + new - counted)[:, None]
+    return take(x, torch.where(index < past[:, None], index, index - past[:, None] + kept), live)

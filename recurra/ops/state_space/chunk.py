@@ -41,10 +41,9 @@ def scan(
     kernels = _kernels(record, size)
     inputs = F.pad(x, (0, 0, 0, blocks * size - steps)).unflatten(1, (blocks, size)).permute(3, 2, 0, 1)
     counts = torch.full((len(x),), steps, device=x.device) if valid is None else valid.sum(1)
-    begun = (
-        None if record.reset is None else F.pad(record.reset, (0, blocks * size - steps)).unflatten(1, (blocks, size))
-    )
-    begun = None if begun is None else begun.cumsum(2).permute(2, 0, 1)
+    begun = record.reset
+    if begun is not None:
+        begun = F.pad(begun, (0, blocks * size - steps)).unflatten(1, (blocks, size)).cumsum(2).permute(2, 0, 1)
     before, state = _carry(kernels, inputs, begun, counts, state)
     read = _within(kernels.pairs, inputs, begun) + _recall(kernels.recall, before, begun)
     read = read.permute(2, 3, 1, 0).flatten(1, 2)[:, :steps]

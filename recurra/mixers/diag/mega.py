@@ -1,0 +1,110 @@
+"""Mega: gated attention over a moving average."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from recurra.clock import Clock
+from recurra.mixers.base import Mixer
+from recurra.ops import Scan, StateSpace
+from recurra.parts.rotary import count
+from recurra.parts.window import attend_near, happened, segments, take
+from recurra.shapes import Float, State, Tensor, wide
+
+
+class Mega(Mixer):
+    r"""A moving average says what is going on, and one head of attention looks at the steps of the present chunk.
+
+    .. math::
+        h_t = (1 - \alpha \odot \delta) \odot h_{t-1} + \alpha \odot \beta\, x_t
+        \qquad
+        m_t = \operatorname{silu}\bigl(N^{-1/2} \gamma^\top h_t + \omega \odot x_t\bigr)
+        \\
+        z_t = \operatorname{silu}(W_z m_t) \quad q_t = \kappa_q \odot z_t + \mu_q \quad k_t = \kappa_k \odot z_t + \mu_k
+        \quad v_t = \operatorname{silu}(W_v x_t) \quad r_t = \operatorname{silu}(W_r m_t) \quad u_t = \sigma(W_u m_t)
+        \\
+        a_t = \sum_{j} \operatorname{softmax}_j\bigl(q_t^\top k_j / \sqrt{K} + b_{t-j}\bigr)\, v_j
+        \qquad
+        y_t = x_t + u_t \odot \bigl(\operatorname{silu}(W_h m_t + U_h (r_t \odot a_t)) - x_t\bigr)
+
+    with N averages of each feature, :math:`\alpha, \delta` between 0 and 1, and j from the chunk's first step to t. Ma
+    et al. 2022, https://arxiv.org/abs/2209.10655. This is Mega-chunk: chunks of C steps are counted from each
+    sequence's start and attention never looks beyond one, so the state is constant, not growing, and nothing but the
+    biases b, one for each age within a chunk, is tied to C. Unlike the paper there is no Laplace attention and no
+    dropout, and as x is what this layer is given, already normed by its block, so is the x that u gates. State: h,
+    `(B, D, N)`, keys `(B, C-1, 1, K)` and values `(B, C-1, 1, V)` of the last steps, float32, oldest first, and how
+    many steps the sequence has had, `(B,)`.
+
+    Args:
+        width: features in and out (D).
+        units: averages of each feature (N).
+        chunk: steps that attention is restricted to (C).
+        key_width: features of queries and keys (K).
+        expand: features of values as a multiple of `width` (V = expand D).
+
+    Raises:
+        ValueError: `chunk` is less than 1.
+    """
+
+    undecayed = ("update", "forget", "scale", "shift")
+
+    def __init__(self, width: int, *, units: int = 16, chunk: int = 128, key_width: int = 64, expand: int = 2) -> None:
+        super().__init__()
+        if chunk < 1:
+            raise ValueError(f"chunk is {chunk}: a step sees at least itself, so it must be 1 or more")
+        self.chunk, self.splits = chunk, [width, key_width, expand * width, width]
+        self.update, self.forget, self.write, self.read = (nn.Parameter(torch.randn(width, units)) for _ in range(4))
+        self.skip = nn.Parameter(torch.randn(width))
+        self.value = nn.Linear(width, expand * width)
+        # the gate u, then z, r and W_h m together
+        self.project = nn.Linear(width, sum(self.splits))
+        self.out = nn.Linear(expand * width, width, bias=False)
+        self.scale, self.shift = nn.Parameter(0.02 * torch.randn(2, key_width)), nn.Parameter(torch.zeros(2, key_width))
+        self.bias = nn.Parameter(0.02 * torch.randn(chunk))
+        self.scan = Scan()
+        with torch.no_grad():
+            for p in (self.update, self.forget):
+                p.mul_(0.2)
+            self.write.mul_(0.02).add_(1 - 2 * (torch.arange(units) % 2))
+            for linear in (self.value, self.project, self.out):
+                nn.init.normal_(linear.weight, std=0.02)
+            for linear in (self.value, self.project):
+                nn.init.zeros_(linear.bias)
+
+    def initial_state(self, batch: int) -> State:
+        kept = self.chunk - 1
+        keys, values = (self.zeros(batch, kept, 1, n) for n in (self.scale.shape[1], self.out.in_features))
+        past = torch.zeros(batch, dtype=torch.long, device=keys.device)
+        return self.zeros(batch, *self.read.shape), keys, values, past
+
+    def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
+        h, *past = state
+        average, h = self.scan(StateSpace(x, *self._average(wide(x))), h, clock)
+        moving = F.silu(average + self.skip * x)
+        gate, *parts = self.project(moving).split(self.splits, -1)
+        shared, reset, hidden = F.silu(parts[0]), F.silu(parts[1]), parts[2]
+        query, key = (shared[..., None, :] * self.scale + self.shift).unbind(-2)
+        query, key, value = (p[..., None, :] for p in (query, key, F.silu(self.value(x))))
+        read, past = self._attend(query, key, value, past, clock)
+        y = F.silu(hidden + self.out(reset * read.flatten(-2)))
+        return x + gate.sigmoid() * (y - x), (h, *past)
+
+    def _average(self, real: torch.dtype) -> tuple[Float[Tensor, "D N"], Float[Tensor, "D N"]]:
+        """The logarithm of what is kept of each average, and what each counts for in the read."""
+        update, forget, write, read = (p.to(real) for p in (self.update, self.forget, self.write, self.read))
+        update, forget = update.sigmoid(), forget.sigmoid()
+        return torch.log1p(-update * forget), update * write * read * read.shape[1] ** -0.5
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, state: list[Tensor], clock: Clock | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """A sliding window as long as a chunk, in which every chunk is a sequence of its own."""
+        keys, values, past = state
+        kept, steps = keys.shape[1], query.shape[1]
+        positions, counted = count(past, steps, clock)
+        keys, values = (torch.cat([old, new.to(old.dtype)], 1) for old, new in ((keys, key), (values, value)))
+        index = torch.arange(kept, device=query.device)
+        segment = segments(index >= kept - past[:, None] % self.chunk, steps, Clock(positions % self.chunk == 0))
+        read = attend_near(query, keys, values, segment, self.chunk, self.bias)
+        live, index = index >= kept - counted[:, None] % self.chunk, index + happened(past, steps, clock)[:, None]
+        return read, [take(keys, index, live), take(values, index, live), counted]
