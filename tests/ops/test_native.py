@@ -265,6 +265,17 @@ def test_the_log_of_a_sum_is_exact_to_a_rounding():
 
 
 @needs_compiler
+@pytest.mark.parametrize("ring", [MIN_MAX, MAX_PLUS, LOG_SUM], ids=lambda r: r.name)
+def test_ties_and_nothing_share_their_gradient_as_in_torch(ring):
+    decay = torch.tensor([0.0, 1.0, -torch.inf]).double().repeat(2, 4, 7)
+    drive = torch.tensor([0.0, 1.0, 1.0, -torch.inf]).double().repeat(2, 4, 6)[..., :21]
+    state = torch.tensor([0.0, 1.0, -torch.inf]).double().repeat(2, 7).flip(1)
+    record = Diag(decay, drive, ring)
+    for x, y in zip(_run("native", record, state), _run("loop", record, state), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
+
+
+@needs_compiler
 def test_what_no_kernel_takes_is_declined_with_its_reason():
     record, state = _diag(SUM, 2, 5, 3)
     module = IMPLEMENTATIONS[Diag][0]

@@ -198,7 +198,7 @@ INLINE vec shares(int ring, vec g, vec a, vec h, vec b, vec *ga, vec *gb) {
     if (ring == LOG_SUM) {
         vec e = nearness(x, b), big = 1 / (1 + e);
         ints nothing = (x == -INFINITY) & (b == -INFINITY);
-        up = SELECT(nothing, g, g * SELECT(x > b, big, e * big));
+        up = SELECT(nothing, (vec){}, g * SELECT(x > b, big, e * big));
         *gb = SELECT(nothing, (vec){}, g * SELECT(x > b, e * big, big));
     } else up = g * share(x, b), *gb = g - up;
     *ga = ring == MIN_MAX ? up * share(h, a) : up;
