@@ -187,16 +187,16 @@ def generate(
     from recurra.serve import continuation
 
     model, codec = _language_model(run)
-    if prompt is not None and not as_json:
-        _write(prompt.encode())
     text = prompt.encode() if prompt is not None else b"\n" if sys.stdin.isatty() else sys.stdin.buffer.read()
     settings = {"do_sample": temperature > 0, "temperature": temperature or 1.0, "top_k": top_k, "top_p": top_p}
     pieces = continuation.write_on(
         model, codec, text or b"\n", max_new_tokens=max_new_tokens or None, seed=seed, **settings
     )
     meter = continuation.Meter()
-    for piece in pieces:
-        _write(json.dumps(piece._asdict()).encode() + b"\n" if as_json else piece.data)
+    for number, piece in enumerate(pieces):
+        if number == 0 and prompt is not None and not as_json:
+            _write(prompt.encode())
+        _write(piece.to_json() if as_json else piece.data)
         if meter.count() and stats:
             print(meter.said(), file=sys.stderr)
     if not as_json:

@@ -1,6 +1,7 @@
 """Text that follows a prompt, as it comes, for ever if asked, and a meter that shows that memory and pace stay flat."""
 
 import codecs
+import json
 import pathlib
 import resource
 import sys
@@ -22,6 +23,10 @@ class Piece(NamedTuple):
     token: int
     data: bytes
     text: str
+
+    def to_json(self) -> bytes:
+        """One JSON object on a line."""
+        return json.dumps({"token": self.token, "text": self.text}).encode() + b"\n"
 
 
 def write_on(model: Any, codec: Any, prompt: bytes, **settings: Any) -> Iterator[Piece]:

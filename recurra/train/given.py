@@ -100,7 +100,7 @@ def comparison_settings(
     none = CompareConfig(source="", mixers=("",)).to_json() | {"source": None, "mixers": None}
     base = none if before is None else before.to_json()
     merged = overlay(overlay(base, PRESETS[preset] if preset else {}), options)
-    if not merged["mixers"]:
+    if not merged.get("mixers"):
         raise RunError("no mixers were named: give --mixers lstm,mamba2 or a --preset")
     own = mixer_keywords(merged["mixers"], pairs(keywords))
     return CompareConfig.from_json(_with_keywords(merged, own))
@@ -112,6 +112,6 @@ def mixers(text: str | None) -> list[str] | None:
 
 
 def _with_keywords(settings: dict[str, Any], own: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    if settings["source"] is None:
+    if settings.get("source") is None:
         raise RunError("the source is missing: give a text file or folder, stdlib, a CSV or Parquet series, or a task")
     return overlay(settings, {"arguments": {"mixers": own}} if own else {})

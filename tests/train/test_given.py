@@ -1,0 +1,63 @@
+"""From words to settings: only what was said changes anything."""
+
+import pytest
+
+from recurra.train import CompareConfig, Config, RunError
+from recurra.train.given import comparison_settings, mixer_keywords, mixers, number, overlay, pairs, run_settings
+
+
+@pytest.mark.parametrize(("text", "value"), [("600k", 600_000), ("1.5M", 1_500_000), ("10_000", 10_000), (" 7 ", 7)])
+def test_numbers(text, value):
+    assert number(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "k", "-1", "6e5", "many", "1.2.3k"])
+def test_what_is_no_number(text):
+    with pytest.raises(RunError, match="is not a number"):
+        number(text)
+
+
+def test_pairs_are_json_or_text():
+    assert pairs(["heads=8", "rate=0.5", "tied=true", "pool=last", "q=[0.1, 0.9]", "a=b=c"]) == {
+        "heads": 8, "rate": 0.5, "tied": True, "pool": "last", "q": [0.1, 0.9], "a": "b=c",
+    }  # fmt: skip
+    for word in ("heads", "=8"):
+        with pytest.raises(RunError, match="is not KEY=VALUE"):
+            pairs([word])
+
+
+def test_keywords_find_their_mixer():
+    assert mixer_keywords(["gla*2"], {"heads": 8}) == {"gla": {"heads": 8}}
+    assert mixer_keywords(["gla,lstm"], {"gla.heads": 8}) == {"gla": {"heads": 8}}
+    with pytest.raises(RunError, match=r"write gla\.heads"):
+        mixer_keywords(["gla", "lstm"], {"heads": 8})
+    with pytest.raises(RunError, match="none of gla"):
+        mixer_keywords(["gla"], {"lstm.heads": 8})
+
+
+def test_overlay_says_nothing_of_what_was_not_given():
+    base = {"a": 1, "b": {"c": 2, "d": 3}}
+    assert overlay(base, {"a": None, "b": {"c": 5, "d": None}, "e": 0}) == {"a": 1, "b": {"c": 5, "d": 3}, "e": 0}
+    assert base == {"a": 1, "b": {"c": 2, "d": 3}}
+
+
+def test_a_run_takes_defaults_then_what_was_given():
+    config = run_settings(
+        {"source": "t", "steps": 5, "arguments": {"pattern": "gla", "width": None}}, ["heads=2"], None
+    )
+    assert config.source == "t" and config.steps == 5 and config.batch == Config(source="").batch
+    assert config.arguments == {"pattern": "gla", "width": 192, "depth": 2, "mixers": {"gla": {"heads": 2}}}
+    again = run_settings({"source": None, "steps": None, "arguments": {"pattern": None}}, [], config)
+    assert again == config
+    with pytest.raises(RunError, match="the source is missing"):
+        run_settings({"source": None}, [], None)
+
+
+def test_a_comparison_takes_a_preset_then_what_was_given():
+    config = comparison_settings({"source": "t", "training": {"steps": 5}}, [], "demo", None)
+    assert config.mixers == ("lstm", "mamba2", "gated_deltanet", "minmax") and config.training["steps"] == 5
+    assert config.training["length"] > 0
+    assert comparison_settings({"source": None, "mixers": None}, [], None, config) == config
+    plain = comparison_settings({"source": "t", "mixers": mixers("lstm, gla*2+attention")}, ["gla.heads=2"], None, None)
+    assert plain.mixers == ("lstm", "gla*2,attention") and plain.arguments["mixers"] == {"gla": {"heads": 2}}
+    assert plain.parameters == CompareConfig(source="t", mixers=("lstm",)).parameters
