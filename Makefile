@@ -11,7 +11,7 @@ demo: .venv/.base
 	@$(BIN)/recurra generate $(DEMO) --prompt 'def ' --max-new-tokens 400
 
 test: .venv/.test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: .venv/.test
 	$(BIN)/ruff check .
@@ -34,7 +34,7 @@ bench: .venv/.test
 
 .venv/.test: .venv/.base
 	@echo "Installing what the tests and linters need (once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[text,forecast,test,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,dev]'
 	@$(BIN)/python -m pip freeze --disable-pip-version-check --exclude-editable > .venv/installed.txt
 	@touch $@
 
