@@ -1,7 +1,8 @@
-"""`Delta` in C: forward is the recurrence in one pass over S a step, backward is by chunks of sixteen steps.
+"""`Delta` and `LowRank` in C: forward is the recurrence in one pass over S a step, backward is by chunks of 16 steps.
 
-Forward costs four operations for each number of S a step. Backward (the UT form: a triangular solve gives a chunk's
-writes at once) keeps nothing but the inputs: it runs the states forward again, holding one per 64 steps.
+Forward costs four operations (`LowRank` five) for each number of S a step. Backward (the UT form: a triangular solve
+gives a chunk's writes at once) keeps nothing but the inputs: it runs the states forward again, holding one per 64
+steps.
 """
 
 from typing import Any
@@ -14,12 +15,12 @@ from recurra.ops import native
 from recurra.ops.delta import Delta, LowRank
 from recurra.shapes import Float, Tensor
 
+KERNELS = {Delta: "delta", LowRank: "low_rank"}
+
 
 def declines(record: Delta | LowRank, state: Tensor) -> str | None:
-    """The general form, or what no kernel takes."""
-    if isinstance(record, LowRank):
-        return "there is no kernel for LowRank yet"
-    return native.declines("delta", *record[:5], state)
+    """What no kernel takes."""
+    return native.declines(KERNELS[type(record)], *record[:-1], state)
 
 
 def scan(
@@ -28,35 +29,37 @@ def scan(
     *tensors, reset = record
     reset = None if reset is None else reset.contiguous()
     run = _Delta.apply if native.tracked(*tensors, state) else _forward
-    return run(*tensors, state, reset)
+    return run(KERNELS[type(record)], *tensors, state, reset)
 
 
 def _fields(*inputs: Tensor | None) -> tuple[Tensor | int | None, ...]:
-    """The struct `Delta` of the C source, of the record's tensors, the first state and the resets."""
+    """The struct of the C source, of the record's tensors in order, the first state and the resets."""
     *tensors, first, reset = inputs
-    q, k, v, p, g = (None if x is None else native.lines(x) for x in tensors)
-    assert q is not None and v is not None
-    (B, T, H, K), V = q.shape, v.shape[-1]
-    width = 0 if g is None else 1 if g.ndim == 3 else K
-    rows = (x for tensor in (q, k, v, g, p) for x in native.rows(tensor))
+    tensors = [None if x is None else native.lines(x) for x in tensors]
+    query, value, log_decay = tensors[0], tensors[2], tensors[-1]
+    assert query is not None and value is not None
+    (B, T, H, K), V = query.shape, value.shape[-1]
+    width = 0 if log_decay is None else 1 if log_decay.ndim == 3 else K
+    rows = (x for tensor in tensors for x in native.rows(tensor))
     return (*rows, reset, first, B, T, H, K, V, width)
 
 
-def _forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+def _forward(kernel: str, *inputs: Any) -> tuple[Tensor, Tensor]:
     """Read and last state of what `_fields` takes, but for a first state of any layout."""
     *tensors, state, reset = inputs
     first, value = native.dense(state), tensors[2]
     last, read = torch.empty_like(first), torch.empty(value.shape, dtype=value.dtype)
-    native.call("delta", "forward", *_fields(*tensors, first, reset), last, read, torch.get_num_threads())
+    native.call(kernel, "forward", *_fields(*tensors, first, reset), last, read, torch.get_num_threads())
     return read, last
 
 
 class _Delta(Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
+    def forward(ctx: Any, kernel: str, *inputs: Any) -> Any:
         ctx.save_for_backward(*inputs)
+        ctx.kernel = kernel
         ctx.set_materialize_grads(False)
-        return _forward(*inputs)
+        return _forward(kernel, *inputs)
 
     @staticmethod
     @once_differentiable
@@ -65,10 +68,11 @@ class _Delta(Function):
         read_grad, last_grad = grad_outputs
         first = native.dense(state)
         state_grad = native.owned(last_grad, first)
-        query, key, value, erase, decay = (None if x is None else torch.empty(x.shape, dtype=x.dtype) for x in tensors)
-        decay = decay if ctx.needs_input_grad[4] else None
+        grads = [None if x is None else torch.empty(x.shape, dtype=x.dtype) for x in tensors]
+        if not ctx.needs_input_grad[len(tensors)]:
+            grads[-1] = None  # the decay's gradient is dear
         native.call(
-            "delta", "backward", *_fields(*tensors, first, reset), native.given(read_grad, tensors[2]), state_grad,
-            query, key, value, decay, erase, torch.get_num_threads(),
+            ctx.kernel, "backward", *_fields(*tensors, first, reset), native.given(read_grad, tensors[2]), state_grad,
+            *grads, torch.get_num_threads(),
         )  # fmt: skip
-        return query, key, value, erase, decay, state_grad, None
+        return None, *grads, state_grad, None

@@ -26,6 +26,8 @@ FLAGS = (
     "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-fno-math-errno", "-Wno-psabi",
     "-fno-tree-loop-distribute-patterns",
 )  # fmt: skip
+# what the compiler may also assume of kernels that are written, whose loops it must make vectors of by itself
+FREER = ("-fno-trapping-math", *(("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()))
 REALS = {
     torch.float32: "float", torch.complex64: "float", torch.float64: "double", torch.complex128: "double",
 }  # fmt: skip
@@ -33,6 +35,10 @@ HERE = pathlib.Path(__file__).parent
 log = logging.getLogger("recurra")
 
 Function = Callable[[ctypes.Array, int], int]
+
+
+# engine -> C that was written from a trace; every other engine's lies here in a file
+_written: dict[str, str] = {}
 
 
 class Missing(Exception):
@@ -81,8 +87,17 @@ def _openmp() -> list[str]:
     return [str(x) for x in sorted((pathlib.Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))[:1]]
 
 
+def write(engine: str, text: str) -> None:
+    """Make an engine of C that lies in no file. What follows a dash in its name is not in its functions' names."""
+    _written[engine] = text
+
+
 def _compile(engine: str, real: str, path: pathlib.Path) -> None:
-    command = [*_compiler(), *FLAGS, f"-DREAL={real}", str(HERE / f"{engine}.c"), "-o", str(path), *_openmp(), "-lm"]
+    source, flags = HERE / f"{engine}.c", FLAGS
+    if engine in _written:
+        source, flags = path.with_suffix(".c"), (*FLAGS, *FREER, f"-I{HERE}")
+        source.write_text(_written[engine])
+    command = [*_compiler(), *flags, f"-DREAL={real}", str(source), "-o", str(path), *_openmp(), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -98,6 +113,8 @@ def _load(engine: str, real: str) -> ctypes.CDLL:
     """
     sources = (HERE / "common.h", HERE / "chunk.h", HERE / f"{engine}.c")
     parts = (*FLAGS, *_openmp(), torch.__version__, real, _version(), _cpu())
+    if engine in _written:
+        sources, parts = (HERE / "common.h", HERE / "cell.h"), (*parts, *FREER, _written[engine])
     key = hashlib.sha256()
     for part in (*(x.read_bytes() for x in sources), *(x.encode() for x in parts)):
         key.update(part + b"\0")
@@ -149,7 +166,7 @@ def _function(engine: str, name: str, real: str) -> Function:
     library = _library(engine, real)
     if isinstance(library, str):
         raise RuntimeError(library)
-    function = getattr(library, f"{engine}_{name}")
+    function = getattr(library, f"{engine.partition('-')[0]}_{name}")
     function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_int64), ctypes.c_int64
     return function
 

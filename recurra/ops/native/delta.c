@@ -29,7 +29,7 @@ WALK(4) WALK(2) WALK(1)
 
 /* gw: numbers in a step's log-decay of a head: 0, 1 or K */
 typedef struct {
-    Rows q, k, v, g, p;
+    Rows q, k, v, p, g;
     const uint8_t *reset;
     const REAL *first;
     I B, T, H, K, V, gw;
@@ -118,25 +118,8 @@ I delta_forward(const Forward *f, I fields) {
     return failed;
 }
 
-/* U (n x lv) <- (I + L)^-1 U, or with L transposed */
-static void solve(REAL *u, const REAL *L, I n, I lv) {
-    for (I i = 1; i < n; i++) for (I c = 0; c < lv; c += W) {
-        vec x = get(u + i * lv + c);
-        for (I j = 0; j < i; j++) x -= L[i * W + j] * get(u + j * lv + c);
-        put(u + i * lv + c, x);
-    }
-}
-static void solve_transposed(REAL *u, const REAL *L, I n, I lv) {
-    for (I i = n - 2; i >= 0; i--) for (I c = 0; c < lv; c += W) {
-        vec x = get(u + i * lv + c);
-        for (I j = i + 1; j < n; j++) x -= L[j * W + i] * get(u + j * lv + c);
-        put(u + i * lv + c, x);
-    }
-}
-static void negate(REAL *x, I n) { for (I i = 0; i < n; i += W) put(x + i, -get(x + i)); }
-
 /* dS: the gradient of the last state in, of the first out. dg has the shape of g. */
-typedef struct { Delta z; const REAL *dy; REAL *dS, *dq, *dk, *dv, *dg, *dp; I threads; } Backward;
+typedef struct { Delta z; const REAL *dy; REAL *dS, *dq, *dk, *dv, *dp, *dg; I threads; } Backward;
 
 I delta_backward(const Backward *f, I fields) {
     CHECK(f, fields)
@@ -212,7 +195,7 @@ I delta_backward(const Backward *f, I fields) {
                     product(x, W, 0, 0, ds, lv, 1, ut, W, lk, lv, 1);                     /*                   dS u' */
                     for (I j = 0; j < lk; j += W) transpose16(gk + j, lk, x + j * W, W);
                     if (dg) {
-                        edge_keys(gg, gk, kt, whole, s, ds, steps, lk, lv);
+                        edge_state(gg, whole, s, ds, steps, lk, lv), edge_keys(gg, gk, kt, steps, lk);
                         edge_queries(gg, gq, qf, steps, lk, 0);
                         negate(gp, steps * lk), edge_queries(gg, gp, pf, steps, lk, 0), negate(gp, steps * lk); /* pf is negated */
                     }

@@ -219,7 +219,7 @@ I outer_backward(const Backward *f, I fields) {
                         for (I j = 0; j < lk; j += W) transpose16(gq + j, lk, xq + j * W, W), transpose16(gk + j, lk, xk + j * W, W);
                         product(gv, lv, 0, 0, kt, lk, 1, ds, lv, steps, lk, lv / W);          /* dv = (decayed k) dS + A' do */
                         product(gv, lv, gv, 0, A, 1, W, po, lv, steps, steps, lv / W);
-                        if (dg) edge_keys(gg, gk, kt, whole, s, ds, steps, lk, lv), edge_queries(gg, gq, qf, steps, lk, before);
+                        if (dg) edge_state(gg, whole, s, ds, steps, lk, lv), edge_keys(gg, gk, kt, steps, lk), edge_queries(gg, gq, qf, steps, lk, before);
                         unspan_queries(gq, pd, steps, lk, before), unspan_keys(gk, pd, steps, lk);
                         pairs_back(gq, gk, dg ? gg : 0, gu, G, pq, pk, pd, pu, steps, lk, before, 0);
                         product(ds, lv, ds, whole, qf, 1, lk, po, lv, lk, steps, lv / W);
