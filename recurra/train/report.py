@@ -166,7 +166,8 @@ def _short(x: float | int) -> float:
 
 def _plots(figures: Sequence[dict[str, Any]]) -> str:
     cards = "".join(
-        f'<div class="card"><h3>{html.escape(x["title"])}</h3><div class="plot" id="plot{i}"></div></div>'
+        f'<div class="card"><h3 id="title{i}">{html.escape(x["title"])}</h3>'
+        f'<div class="plot" id="plot{i}" role="img" aria-labelledby="title{i}"></div></div>'
         for i, x in enumerate(figures)
     )
     return f'<h2>Curves</h2>\n<div class="grid">{cards}</div>' if cards else "<p>Nothing was measured yet.</p>"
