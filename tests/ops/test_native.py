@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from recurra.ops import LOG_SUM, MAX_PLUS, MIN_MAX, SUM, Delta, Diag, Outer, Selective, ShortConv, native
+from recurra.ops import LOG_SUM, MAX_PLUS, MIN_MAX, SUM, Delta, Diag, LowRank, Outer, Selective, ShortConv, native
 from recurra.ops.scan import IMPLEMENTATIONS, name_of, prepare
 from recurra.shapes import Tensor
 
@@ -39,7 +39,8 @@ def _matrix(kind, B, T, H, K, V, decay="key", dtype=torch.float64, **more):
     g = None if g is None else g.to(dtype)
     if kind is Outer:
         return Outer(q, k, v, g, **more), state
-    return Delta(q, k, v, k * torch.rand(B, T, H, 1).to(dtype), g), state
+    strength = torch.rand(B, T, H, 1).to(dtype)
+    return Delta(q, k, v, k * strength, g) if kind is Delta else LowRank(q, k, v, -k, k * strength, g), state
 
 
 def _conv(B, T, D, J=4, dtype=torch.float64):
@@ -108,6 +109,7 @@ LARGE = {
     "outer-none": lambda: _matrix(Outer, 3, 180, 3, 32, 32, "none"),
     "delta-head": lambda: _matrix(Delta, 1, 430, 4, 32, 32, "head"),
     "delta-key": lambda: _matrix(Delta, 1, 430, 4, 32, 32, "key"),
+    "low-rank-key": lambda: _matrix(LowRank, 1, 430, 4, 32, 32, "key"),
     "conv": lambda: _conv(2, 1_500, 70),
     "selective": lambda: _selective(1, 600, 70, 5),
 }
@@ -166,7 +168,7 @@ SIZES = [(1, 1), (3, 20), (16, 17), (33, 15), (5, 64), (40, 100)]
 @pytest.mark.parametrize("T", [1, 40])
 @pytest.mark.parametrize("decay", ["none", "head", "key"])
 @pytest.mark.parametrize(("K", "V"), SIZES)
-@pytest.mark.parametrize("kind", [Outer, Delta])
+@pytest.mark.parametrize("kind", [Outer, Delta, LowRank])
 def test_keys_and_values_of_any_size(kind, K, V, decay, T):
     record, state = _matrix(kind, 2, T, 3, K, V, decay)
     record = _resets(record, 0.2)
@@ -183,6 +185,7 @@ STEPS = {
     "outer-bonus": lambda d: _matrix(Outer, 3, 1, 2, 40, 70, before=True, bonus=_normal(2, 40, dtype=d), dtype=d),
     "delta": lambda d: _matrix(Delta, 3, 1, 2, 40, 70, dtype=d),
     "delta-none": lambda d: _matrix(Delta, 3, 1, 2, 40, 130, "none", dtype=d),
+    "low-rank": lambda d: _matrix(LowRank, 3, 1, 2, 40, 70, dtype=d),
     "conv": lambda d: _conv(3, 1, 37, dtype=d),
     "conv-two": lambda d: _conv(3, 1, 37, 2, dtype=d),
     "selective": lambda d: _selective(3, 1, 37, 21, dtype=d),
@@ -209,7 +212,7 @@ def test_layouts_of_users_are_read_in_place_or_copied():
     big = _normal(2, 30, 3 * 40)
     q, _, v = (x.unflatten(-1, (2, 20)) for x in big.split(40, -1))
     shared = _normal(2, 30, 1, 20).expand(2, 30, 2, 20)
-    for kind in (Outer, Delta):
+    for kind in (Outer, Delta, LowRank):
         record, state = _matrix(kind, 2, 30, 2, 20, 20)
         record = record._replace(query=q, key=shared, value=v)
         state = state.transpose(2, 3)
@@ -292,6 +295,18 @@ def test_what_no_kernel_takes_is_declined_with_its_reason():
     gaps = torch.tensor([[True, False, True, True, True]])
     conv, past = _conv(1, 5, 3)
     assert "align" in IMPLEMENTATIONS[ShortConv][0].declines(conv.hold(gaps), past)
+
+
+@needs_compiler
+def test_no_memory_is_an_error_and_not_a_crash():
+    record, state = _matrix(Delta, 1, 2, 1, 3, 3)
+    rows = [field for x in record[:5] for field in native.rows(x)]
+    # so many steps that a list of them does not fit into any memory
+    shape = (1, 1 << 55, 1, 3, 3, 3)
+    with pytest.raises(MemoryError, match="delta"):
+        native.call("delta", "forward", *rows, None, state, *shape, state, state, 1)
+    with pytest.raises(AssertionError, match="fields"):
+        native.call("delta", "forward", *rows, None, state, *shape, state, 1)
 
 
 SCRIPT = """
