@@ -26,7 +26,7 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     diag.Diag: (diag_native, diag_chunk, diag_loop),
     outer.Outer: (outer_native, outer_chunk, outer_loop),
     delta.Delta: (delta_native, delta_chunk, delta_loop),
-    delta.LowRank: (delta_chunk, delta_loop),
+    delta.LowRank: (delta_native, delta_chunk, delta_loop),
     cell.Cell: (cell_torch, cell_loop),
     conv.ShortConv: (conv_native, conv_chunk, conv_loop),
     selective.Selective: (selective_native, selective_chunk, selective_loop),
