@@ -130,10 +130,12 @@ def _loop(
         if last or run.step % config.evaluate_every == 0:
             score = evaluate(run.model, task, config)
             _tell(file, shown, _about(run, held_out=score, measure=task.measure))
-        if last or stop.asked or run.step % config.checkpoint_every == 0:
+        # read once: a signal may come while the checkpoint is written, and then the next step answers it
+        asked = stop.asked
+        if last or asked or run.step % config.checkpoint_every == 0:
             checkpoints.save(folder, run, config)
             save_pretrained(run.model, folder, **_sections(task, config))
-        if stop.asked and not last:
+        if asked and not last:
             raise Stopped(f"stopped after step {run.step} of {config.steps}; {_kept(folder)}; resume to go on")
     # a run that was killed between its last step and its result comes here without a step
     return score if math.isfinite(score) else evaluate(run.model, task, config)
