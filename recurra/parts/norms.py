@@ -6,6 +6,7 @@ before it (Mamba-2); `norm(read) * silu(gate)` and `norm(read * silu(gate))` say
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from recurra.shapes import Float, Tensor, wide
 
@@ -48,3 +49,27 @@ class RMSNorm(nn.Module):
         else:
             normal = rms(x.unflatten(-1, (self.groups, -1)), self.epsilon).flatten(-2)
         return (self.weight * normal).to(x.dtype)
+
+
+class HeadNorm(nn.Module):
+    r"""The features of each head less their mean and over their deviation, then scaled by feature: a group norm.
+
+    Args:
+        width: features (D).
+        heads: parts of the features that are normalised each by itself; divides `width`.
+        bias: whether to add one.
+        epsilon: added to the variance.
+    """
+
+    def __init__(self, width: int, heads: int, *, bias: bool, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.heads, self.epsilon = heads, epsilon
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """The same shape and type as `x`."""
+        real = wide(x)
+        weight, bias = (None if p is None else p.to(real) for p in (self.weight, self.bias))
+        normal = F.group_norm(x.to(real).reshape(-1, x.shape[-1]), self.heads, weight, bias, self.epsilon)
+        return normal.view_as(x).to(x.dtype)

@@ -5,9 +5,10 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.parts.kept import attend_kept
 from recurra.parts.rotary import count
-from recurra.parts.window import attend, happened, rotary, segments, take
-from recurra.shapes import Float, Int, State, Tensor
+from recurra.parts.window import rotary
+from recurra.shapes import Float, State, Tensor
 
 
 class Attention(Mixer):
@@ -47,30 +48,10 @@ class Attention(Mixer):
         return nothing, nothing, torch.zeros(batch, dtype=torch.long, device=nothing.device)
 
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
-        keys, values, past = state
-        kept, steps = keys.shape[1], x.shape[1]
-        positions, counted = count(past, steps, clock)
+        positions, counted = count(state[2], x.shape[1], clock)
         query, key, value = (
             project(x).unflatten(-1, (self.heads, -1)) for project in (self.query, self.key, self.value)
         )
         query, key = rotary(query, key, positions, self.base)
-        keys, values = (torch.cat([old, new.to(old.dtype)], 1) for old, new in ((keys, key), (values, value)))
-        if clock is None and (kept == 0 or steps == 1) and bool((past == kept).all()):
-            # no gaps: a sequence's beginning, or its next step, needs no mask and no rearranging
-            return self.out(attend(query, keys, values, causal=kept == 0).flatten(-2)), (keys, values, counted)
-        index = torch.arange(kept + steps, device=x.device)
-        segment = segments(index[:kept] < past[:, None], steps, clock)
-        seen = (segment[:, kept:, None] == segment[:, None]) & (index <= index[kept:, None])
-        read = attend(query, keys, values, seen)
-        keys, values = (_own(old, past, kept, counted, happened(past, steps, clock)) for old in (keys, values))
-        return self.out(read.flatten(-2)), (keys, values, counted)
-
-
-def _own(
-    x: Float[Tensor, "B L H K"], past: Int[Tensor, " B"], kept: int, counted: Int[Tensor, " B"], new: Int[Tensor, " B"]
-) -> Float[Tensor, "B S H K"]:
-    """Each row's last `counted` keys, at its front. A row has `past` of the first `kept`, then `new` of the rest."""
-    index = torch.arange(int(counted.max()), device=x.device)
-    live = index < counted[:, None]
-    index = index + (past + new - counted)[:, None]
-    return take(x, torch.where(index < past[:, None], index, index - past[:, None] + kept), live)
+        read, state = attend_kept(query, key, value, state, counted, clock)
+        return self.out(read.flatten(-2)), state

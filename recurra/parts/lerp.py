@@ -1,0 +1,60 @@
+"""The token shift with weights, which begins every layer of the RWKV family, and where its values start.
+
+Where they start depends on where a layer lies in its stack: the later, the less it looks back.
+"""
+
+import torch
+from torch import nn
+
+from recurra.clock import Clock
+from recurra.ops.shift import shift
+from recurra.shapes import Float, Tensor
+
+
+class TokenShift(nn.Module):
+    r"""Several blends of each step with the step before, each with its own learned share for every feature.
+
+    .. math::  x^{(i)}_t = x_t + \mu_i \odot (x_{t-1} - x_t)
+
+    State: the last x, `(B, D)`.
+
+    Args:
+        shares: where :math:`\mu` starts, a row for each blend.
+    """
+
+    def __init__(self, *shares: Float[Tensor, " D"]) -> None:
+        super().__init__()
+        self.share = nn.Parameter(torch.stack(shares))
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], past: Float[Tensor, "B D"], clock: Clock | None
+    ) -> tuple[tuple[Float[Tensor, "B T D"], ...], Float[Tensor, "B D"]]:
+        before, past = shift(x, past, clock)
+        change = before - x
+        return tuple(x + share * change for share in self.share.unbind(0)), past
+
+
+def place(layer: int, depth: int) -> tuple[float, float]:
+    """How far up the stack a layer is, 0 to 1, and how far from its end, 1 to almost 0.
+
+    Raises:
+        ValueError: there is no such layer.
+    """
+    if not 0 <= layer < depth:
+        raise ValueError(f"layer is {layer}: with a depth of {depth} it must be at least 0 and less than that")
+    return layer / max(depth - 1, 1), 1 - layer / depth
+
+
+def looking_back(width: int, power: float, less: float = 0.0) -> Float[Tensor, " D"]:
+    """A share of the step before that falls from 1 at the first feature: 1 - (n/D)^power - less."""
+    return 1 - (torch.arange(width) / width) ** power - less
+
+
+def fading(width: int, low: float, span: float, up: float) -> Float[Tensor, " D"]:
+    """Logarithms of decay rates, low + span (n/(D-1))^(0.7 + 1.3 up): from the slowest feature to the fastest."""
+    return low + span * (torch.arange(width) / max(width - 1, 1)) ** (0.7 + 1.3 * up)
+
+
+def zigzag(width: int, size: float) -> Float[Tensor, " D"]:
+    """0, size, -size and again: what tells neighbouring features apart at the start."""
+    return ((torch.arange(width) + 1) % 3 - 1) * size
