@@ -4,6 +4,7 @@ from recurra.mixers.base import Mixer as Mixer
 from recurra.mixers.cell.elman import Elman
 from recurra.mixers.cell.gru import GRU
 from recurra.mixers.cell.lstm import LSTM
+from recurra.mixers.cell.slstm import SLSTM
 from recurra.mixers.delta.deltanet import DeltaNet
 from recurra.mixers.delta.gated_deltanet import GatedDeltaNet
 from recurra.mixers.diag.lru import LRU
@@ -11,10 +12,18 @@ from recurra.mixers.diag.mamba import Mamba
 from recurra.mixers.diag.mingru import MinGRU
 from recurra.mixers.diag.minlstm import MinLSTM
 from recurra.mixers.diag.minmax import MinMax
+from recurra.mixers.outer.aaren import Aaren
+from recurra.mixers.outer.aft import AFT
+from recurra.mixers.outer.channel_mix import ChannelMix
 from recurra.mixers.outer.gla import GLA
 from recurra.mixers.outer.linear_attention import LinearAttention
 from recurra.mixers.outer.mamba2 import Mamba2
+from recurra.mixers.outer.mlstm import MLSTM
 from recurra.mixers.outer.retnet import RetNet
+from recurra.mixers.outer.rsa import RSA
+from recurra.mixers.outer.rwkv4 import RWKV4
+from recurra.mixers.outer.rwkv5 import RWKV5
+from recurra.mixers.outer.rwkv6 import RWKV6
 from recurra.mixers.window.attention import Attention
 from recurra.mixers.window.sliding_window import SlidingWindow
 
@@ -35,4 +44,13 @@ MIXERS: dict[str, type[Mixer]] = {
     "gated_deltanet": GatedDeltaNet,
     "attention": Attention,
     "sliding_window": SlidingWindow,
+    "aft": AFT,
+    "rwkv4": RWKV4,
+    "rwkv5": RWKV5,
+    "rwkv6": RWKV6,
+    "channel_mix": ChannelMix,
+    "mlstm": MLSTM,
+    "slstm": SLSTM,
+    "aaren": Aaren,
+    "rsa": RSA,
 }
