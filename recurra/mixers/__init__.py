@@ -12,6 +12,7 @@ from recurra.mixers.diag.mamba import Mamba
 from recurra.mixers.diag.mingru import MinGRU
 from recurra.mixers.diag.minlstm import MinLSTM
 from recurra.mixers.diag.minmax import MinMax
+from recurra.mixers.diag.rsa import RSA
 from recurra.mixers.outer.aaren import Aaren
 from recurra.mixers.outer.aft import AFT
 from recurra.mixers.outer.channel_mix import ChannelMix
@@ -20,7 +21,6 @@ from recurra.mixers.outer.linear_attention import LinearAttention
 from recurra.mixers.outer.mamba2 import Mamba2
 from recurra.mixers.outer.mlstm import MLSTM
 from recurra.mixers.outer.retnet import RetNet
-from recurra.mixers.outer.rsa import RSA
 from recurra.mixers.outer.rwkv4 import RWKV4
 from recurra.mixers.outer.rwkv5 import RWKV5
 from recurra.mixers.outer.rwkv6 import RWKV6

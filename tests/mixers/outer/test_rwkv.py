@@ -11,6 +11,7 @@ from recurra.mixers.outer.channel_mix import ChannelMix
 from recurra.mixers.outer.rwkv4 import RWKV4
 from recurra.mixers.outer.rwkv5 import RWKV5
 from recurra.mixers.outer.rwkv6 import RWKV6
+from recurra.models.backbone import Backbone
 
 CUT = 11
 PROJECTIONS = {"key": "key", "value": "value", "receptance": "receptance", "gate": "gate", "output": "out"}
@@ -129,3 +130,18 @@ def test_a_layer_that_is_not_there_is_refused(name):
 def test_a_width_that_heads_do_not_divide_is_refused(cls):
     with pytest.raises(ValueError, match="width is 10: it must be a multiple of heads, which is 4"):
         cls(10)
+
+
+def test_the_papers_block_is_a_pattern():
+    """Time mixing, then channel mixing, each on a norm of the stream and added to it; both carry their step before."""
+    stack = Backbone(8, 4, "rwkv4,channel_mix", hidden=0).double()
+    x = torch.randn(2, 9, 8, dtype=torch.float64)
+    whole, last = stack(x)
+    first, state = stack(x[:, :4])
+    second, end = stack(x[:, 4:], state)
+    assert_close(torch.cat([first, second], 1), whole)
+    assert_close(end, last)
+    stream = x
+    for block in stack.blocks:
+        stream = stream + block.mixer(block.mixer_norm(stream))[0]
+    assert_close(stack.norm(stream), whole)
