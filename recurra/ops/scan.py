@@ -11,7 +11,7 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.ops import cell, conv, delta, diag, outer, selective, state_space
-from recurra.ops.cell import loop as cell_loop, torch as cell_torch
+from recurra.ops.cell import loop as cell_loop, native as cell_native, torch as cell_torch
 from recurra.ops.conv import chunk as conv_chunk, loop as conv_loop, native as conv_native
 from recurra.ops.delta import chunk as delta_chunk, loop as delta_loop, native as delta_native
 from recurra.ops.diag import chunk as diag_chunk, loop as diag_loop, native as diag_native
@@ -27,7 +27,7 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     outer.Outer: (outer_native, outer_chunk, outer_loop),
     delta.Delta: (delta_native, delta_chunk, delta_loop),
     delta.LowRank: (delta_native, delta_chunk, delta_loop),
-    cell.Cell: (cell_torch, cell_loop),
+    cell.Cell: (cell_native, cell_torch, cell_loop),
     conv.ShortConv: (conv_native, conv_chunk, conv_loop),
     selective.Selective: (selective_native, selective_chunk, selective_loop),
     state_space.StateSpace: (state_space_chunk, state_space_loop),

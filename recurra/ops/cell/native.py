@@ -1,0 +1,310 @@
+"""`Cell` in C that is written for its rule: forward, backward, and a few steps without gradients.
+
+The product with R stands inside the loop; the rule's own lines come from its trace (`emit`). W x + b is made in pieces
+of about a thousand steps, and used while it is in the cache: no array of the whole drive is ever made, and going
+backward the three products of a piece follow its scan. A few steps make even that in C: one call, weights read once.
+"""
+
+import functools
+import hashlib
+import re
+from typing import Any, NamedTuple
+
+import torch
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from recurra.ops import native
+from recurra.ops.cell import Cell, Rule
+from recurra.ops.cell.emit import emit
+from recurra.ops.cell.trace import Untraceable
+from recurra.shapes import Float, Tensor
+
+PIECE = 1024  # rows of W x that are made at once
+SHORT = 16  # rows that are too few to pack R for
+
+
+class Kernel(NamedTuple):
+    """A rule's C, and what the caller must know of it."""
+
+    engine: str
+    rule: Rule
+    saved: int
+    params: int
+    shared: bool
+
+
+@functools.cache
+def _kernel(rule: Rule) -> Kernel | str:
+    """The kernel of a rule, or why there is none."""
+    try:
+        source, saved, params, shared = emit(rule)
+    except Untraceable as reason:
+        return str(reason)
+    name = re.sub(r"\W", "_", rule.name)
+    engine = f"cell-{name}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+    native.write(engine, source)
+    return Kernel(engine, rule, saved, params, shared)
+
+
+def declines(record: Cell, state: tuple[Tensor, ...]) -> str | None:
+    """A rule that makes its own products or has no trace, a projected state, or what no kernel takes."""
+    rule, drive, weight, params, project, _, _, entering, bias = record
+    if rule.operator == "own":
+        return f"the rule {rule.name} makes its own products"
+    if project is not None:
+        return "no kernel projects the state"
+    if not _fits(record, state):
+        return "the shapes do not fit the rule"
+    kernel = _kernel(rule)
+    if isinstance(kernel, str):
+        return kernel
+    return native.declines(kernel.engine, drive, weight, params, entering, bias, *state)
+
+
+def _fits(record: Cell, state: tuple[Tensor, ...]) -> bool:
+    """Whether every tensor has the shape that the kernel takes it to have."""
+    rule, drive, weight, params, _, reset, valid, entering, bias = record
+    B, T, inputs = drive.shape
+    N = state[0].shape[-1]
+    driven, own = rule.drive * N, None
+    if rule.operator == "diagonal":
+        own = (rule.recur, N)
+    elif rule.operator == "dense":
+        heads = weight.shape[1] if weight is not None and weight.ndim == 4 else 1
+        own = (rule.recur, heads, N // heads, N // heads)
+    shapes = (
+        (weight, own),
+        (params, (rule.params, N) if rule.params else None),
+        (entering, (driven, inputs)),
+        (bias, (driven,)),
+        (reset, (B, T)),
+        (valid, (B, T)),
+    )
+    return (
+        (entering is not None or inputs == driven)
+        and len(state) == rule.state
+        and all(x.shape == (B, N) for x in state)
+        and (weight is None) == (own is None)
+        and (params is None) == (not rule.params)
+        and all(x is None or x.shape == shape for x, shape in shapes)
+    )
+
+
+class _Given(NamedTuple):
+    """What autograd must hear of, and the masks. A diagonal R is among the parameters."""
+
+    x: Tensor  # or the drive itself, where there is no W
+    entering: Tensor | None
+    bias: Tensor | None
+    weight: Tensor | None
+    params: Tensor | None
+    reset: Tensor | None
+    valid: Tensor | None
+
+
+def scan(
+    record: Cell, state: tuple[Float[Tensor, "B _"], ...]
+) -> tuple[Float[Tensor, "B T _"], tuple[Float[Tensor, "B _"], ...]]:
+    kernel = _kernel(record.rule)
+    assert isinstance(kernel, Kernel)
+    record = record if record.input_weight is not None else record.driven()
+    rule, x, weight, params, _, reset, valid, entering, bias = record
+    if rule.operator == "diagonal":
+        assert weight is not None
+        params, weight = weight if params is None else torch.cat((params, weight)), None
+    given = _Given(x, entering, bias, weight, params, *(None if m is None else m.contiguous() for m in (reset, valid)))
+    if native.tracked(*given[:5], *state):
+        read, *last = _Cell.apply(kernel, *given, *state)
+        return read, tuple(last)
+    if entering is not None and x.shape[0] * x.shape[1] <= SHORT:
+        return _short(kernel, given, entering, state)
+    read, last, _ = _forward(kernel, given, state, keep=False)
+    return read, last
+
+
+class _Piece(NamedTuple):
+    """Steps whose products are made together."""
+
+    start: int
+    stop: int
+
+    def of(self, x: Tensor | None) -> Tensor | None:
+        """These steps of `(B, T, ...)`."""
+        return None if x is None else x[:, self.start : self.stop]
+
+    def rows(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "rows D"]:
+        """These steps, one row each, in the order of time."""
+        return x[:, self.start : self.stop].transpose(0, 1).flatten(0, 1)
+
+
+def _pieces(x: Tensor, whole: bool) -> list[_Piece]:
+    B, T, _ = x.shape
+    length = T if whole else max(1, PIECE // B)
+    return [_Piece(t, min(t + length, T)) for t in range(0, T, length)]
+
+
+def _timed(B: int, T: int, width: int, like: Tensor) -> Tensor:
+    """A fresh `(B, T, width)`, time first in memory: rows that are made together lie together."""
+    return torch.empty((T, B, width), dtype=like.dtype).transpose(0, 1)
+
+
+def _like(x: Tensor, width: int) -> Tensor:
+    """A fresh `(B, T, width)` in the layout of x."""
+    B, T, _ = x.shape
+    return _timed(B, T, width, x) if x.stride(1) > x.stride(0) else torch.empty((B, T, width), dtype=x.dtype)
+
+
+def _packing(weight: Tensor | None) -> Tensor | None:
+    """Room for R in panels, whatever their width."""
+    if weight is None:
+        return None
+    gates, heads, d, _ = weight.shape
+    return torch.empty(gates * heads * d * (d + 64), dtype=weight.dtype)
+
+
+def _sizes(x: Tensor, weight: Tensor | None, N: int) -> tuple[int, ...]:
+    """B, T, heads, units of each, threads."""
+    heads = 1 if weight is None else weight.shape[1]
+    return (*x.shape[:2], heads, N // heads, torch.get_num_threads())
+
+
+def _strided(x: Tensor | None) -> tuple[Tensor | None, int, int]:
+    """An address, and the strides of batch and time."""
+    return (None, 0, 0) if x is None else (x, x.stride(0), x.stride(1))
+
+
+def _masks(given: _Given, piece: _Piece) -> tuple[Tensor | int | None, ...]:
+    return piece.of(given.reset), piece.of(given.valid), given.x.shape[1]
+
+
+def _dense(x: Tensor | None) -> Tensor | None:
+    return None if x is None else native.dense(x)
+
+
+def _forward(
+    kernel: Kernel, given: _Given, state: tuple[Tensor, ...], *, keep: bool
+) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
+    """Read, last state and, if asked, what backward needs."""
+    x, entering, bias, weight, params = given[:5]
+    B, T, _ = x.shape
+    N = state[0].shape[1]
+    weight, params, first = _dense(weight), _dense(params), tuple(map(native.dense, state))
+    read, last = _like(x, N), tuple(torch.empty_like(part) for part in first)
+    saved = _timed(B, T, kernel.saved * N, x) if keep else None
+    packed, hidden, drive = _packing(weight), torch.empty((2, B, N), dtype=x.dtype), native.lines(x)
+    for piece in _pieces(x, entering is None):
+        now = drive
+        if entering is not None:
+            now = _product(piece.rows(x), entering, bias).unflatten(0, (-1, B)).transpose(0, 1)
+        native.call(
+            kernel.engine, "forward", *_strided(now), *_sizes(now, weight, N), weight, packed, int(piece.start == 0),
+            params, *_masks(given, piece), *_strided(piece.of(read)), *_strided(piece.of(saved)), hidden,
+            *first, *last,
+        )  # fmt: skip
+        first = last
+    return read, last, saved
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """W x + b of many rows."""
+    return torch.mm(x, weight.T) if bias is None else torch.addmm(bias, x, weight.T)
+
+
+def _short(
+    kernel: Kernel, given: _Given, entering: Tensor, state: tuple[Tensor, ...]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """A few steps."""
+    x, _, bias, weight, params, reset, valid = given
+    B, T, K = x.shape
+    N = state[0].shape[1]
+    x, first = native.lines(x), tuple(map(native.dense, state))
+    weight, entering = _dense(weight), native.dense(entering)
+    read, last = torch.empty((B, T, N), dtype=x.dtype), tuple(torch.empty_like(part) for part in first)
+    native.call(
+        kernel.engine, "short", x, x.stride(0), x.stride(1), K, entering, _dense(bias), None, 0, 0,
+        *_sizes(x, weight, N), weight, None, 0, _dense(params), reset, valid, T, read, T * N, N, None, 0, 0,
+        torch.empty((2, B, N), dtype=x.dtype), *first, *last,
+    )  # fmt: skip
+    return read, last
+
+
+class _Cell(Function):
+    @staticmethod
+    def forward(ctx: Any, kernel: Kernel, *inputs: Any) -> Any:
+        given = _Given(*inputs[:7])
+        read, last, saved = _forward(kernel, given, inputs[7:], keep=True)
+        ctx.kernel, ctx.units = kernel, read.shape[2]
+        ctx.save_for_backward(saved, *given)
+        ctx.set_materialize_grads(True)
+        return read, *last
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        saved, *rest = ctx.saved_tensors
+        given, kernel, N = _Given(*rest), ctx.kernel, ctx.units
+        x, entering, _, weight, params = given[:5]
+        read_grad, state_grads = native.lines(grad_outputs[0]), [native.owned(g, g) for g in grad_outputs[1:]]
+        grads = _Gradients(kernel, N, given, ctx.needs_input_grad[1:])
+        param_grads = None if params is None else torch.zeros((len(x), *params.shape), dtype=x.dtype)
+        weight, params, packed = _dense(weight), _dense(params), _packing(weight)
+        for piece in reversed(_pieces(x, entering is None)):
+            drive_grad, recur_grad = grads.room(piece)
+            native.call(
+                kernel.engine, "backward", *_strided(piece.of(saved)), *_sizes(drive_grad, weight, N), weight, packed,
+                int(packed is not None and piece.stop == x.shape[1]), params, *_masks(given, piece),
+                *_strided(piece.of(read_grad)), *_strided(drive_grad), *_strided(recur_grad), param_grads,
+                *state_grads,
+            )  # fmt: skip
+            grads.add(piece, drive_grad, recur_grad, saved)
+        param_grads = None if param_grads is None else param_grads.sum(0)
+        return None, *grads.all, param_grads, None, None, *state_grads
+
+
+class _Gradients:
+    """Of x, W, b and R: what the gradients of a piece's drive and product add to each."""
+
+    def __init__(self, kernel: Kernel, N: int, given: _Given, wanted: tuple[bool, ...]) -> None:
+        self.kernel, self.N, self.source, self.by = kernel, N, given.x, given.entering
+        self.entering, self.bias, self.weight = (
+            None if tensor is None or not needed else torch.zeros(tensor.shape, dtype=tensor.dtype)
+            for tensor, needed in zip(given[1:4], wanted[1:4], strict=True)
+        )
+        B, T, inputs = given.x.shape
+        self.x = _timed(B, T, inputs, given.x) if wanted[0] and self.by is not None else None
+
+    @property
+    def all(self) -> tuple[Tensor | None, ...]:
+        return self.x, self.entering, self.bias, self.weight
+
+    def room(self, piece: _Piece) -> tuple[Tensor, Tensor | None]:
+        """For the gradients of drive and of R h; no room for the second where both are one."""
+        B, T, rule = len(self.source), piece.stop - piece.start, self.kernel.rule
+        drive = _timed(B, T, rule.drive * self.N, self.source)
+        if self.by is None:
+            self.x = drive = _like(self.source, rule.drive * self.N)
+        return drive, None if self.kernel.shared else _timed(B, T, rule.recur * self.N, self.source)
+
+    def add(self, piece: _Piece, drive: Tensor, recur: Tensor | None, saved: Tensor) -> None:
+        if self.by is not None:
+            rows = drive.transpose(0, 1).flatten(0, 1)
+            if self.entering is not None:
+                self.entering.addmm_(rows.T, piece.rows(self.source))
+            if self.bias is not None:
+                self.bias += rows.sum(0)
+            if self.x is not None:
+                torch.mm(rows, self.by, out=piece.rows(self.x))
+        if self.weight is not None:
+            # state[0] before each step is the first of what was saved
+            hidden = piece.rows(saved)[:, : self.N]
+            self._outer((drive if recur is None else recur).transpose(0, 1).flatten(0, 1), hidden)
+
+    def _outer(self, rows: Tensor, hidden: Tensor) -> None:
+        assert self.weight is not None
+        gates, heads, d, _ = self.weight.shape
+        if heads == 1:
+            self.weight.view(gates * d, d).addmm_(rows.T, hidden)
+        else:
+            blocks = rows.unflatten(-1, (gates, heads, d)), hidden.unflatten(-1, (heads, d))
+            self.weight += torch.einsum("rghi,rhj->ghij", *blocks)
