@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from recurra.ops.conv import ShortConv
-from recurra.shapes import Float, Int, Tensor
+from recurra.shapes import Bool, Float, Int, Tensor
 
 
 def declines(record: ShortConv, state: Tensor) -> str | None:
@@ -34,12 +34,23 @@ def scan(record: ShortConv, state: Float[Tensor, "B J D"]) -> tuple[Float[Tensor
             other = segment[:, past - lag : past - lag + steps] != segment[:, past:]
             seen = seen.masked_fill(other[..., None], 0)
         read = torch.addcmul(read, seen, tap)
-    read = F.silu(read) if silu else read
+    return finish(F.silu(read) if silu else read, full, segment, valid)
+
+
+def finish(
+    read: Float[Tensor, "B T D"],
+    full: Float[Tensor, "B L D"],
+    segment: Int[Tensor, "B L"] | None,
+    valid: Bool[Tensor, "B T"] | None,
+) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B J D"]]:
+    """The read where steps happened, and each row's last inputs, of past and new ones and the sequence each is of."""
+    steps = read.shape[1]
+    past = full.shape[1] - steps
     if valid is None:
         return read, _same(full[:, steps:], None if segment is None else segment[:, steps:])
     # each row's last inputs lie where its own steps end
-    index = valid.sum(1)[:, None] + torch.arange(past, device=x.device)
-    new = full.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
+    index = valid.sum(1)[:, None] + torch.arange(past, device=full.device)
+    new = full.gather(1, index[..., None].expand(-1, -1, full.shape[2]))
     return read.masked_fill(~valid[..., None], 0), _same(new, None if segment is None else segment.gather(1, index))
 
 
