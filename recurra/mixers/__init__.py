@@ -7,12 +7,20 @@ from recurra.mixers.cell.lstm import LSTM
 from recurra.mixers.cell.slstm import SLSTM
 from recurra.mixers.delta.deltanet import DeltaNet
 from recurra.mixers.delta.gated_deltanet import GatedDeltaNet
+from recurra.mixers.diag.dss import DSS
+from recurra.mixers.diag.gss import GSS
+from recurra.mixers.diag.h3 import H3
+from recurra.mixers.diag.hyena import Hyena
+from recurra.mixers.diag.liquid_s4 import LiquidS4
 from recurra.mixers.diag.lru import LRU
 from recurra.mixers.diag.mamba import Mamba
+from recurra.mixers.diag.mega import Mega
 from recurra.mixers.diag.mingru import MinGRU
 from recurra.mixers.diag.minlstm import MinLSTM
 from recurra.mixers.diag.minmax import MinMax
 from recurra.mixers.diag.rsa import RSA
+from recurra.mixers.diag.s4d import S4D
+from recurra.mixers.diag.s5 import S5
 from recurra.mixers.outer.aaren import Aaren
 from recurra.mixers.outer.aft import AFT
 from recurra.mixers.outer.channel_mix import ChannelMix
@@ -53,4 +61,12 @@ MIXERS: dict[str, type[Mixer]] = {
     "slstm": SLSTM,
     "aaren": Aaren,
     "rsa": RSA,
+    "dss": DSS,
+    "gss": GSS,
+    "h3": H3,
+    "hyena": Hyena,
+    "liquid_s4": LiquidS4,
+    "mega": Mega,
+    "s4d": S4D,
+    "s5": S5,
 }
