@@ -41,6 +41,7 @@ def _read(mixer, x):
     return mixer._block(x, mixer.initial_state(len(x)), None, *coefficients)[0]
 
 
+@torch.no_grad()
 def test_equals_the_papers_series_where_nothing_is_held_back():
     mixer = LiquidS4(2, units=4).double()
     with torch.no_grad():
