@@ -55,6 +55,11 @@ def fading(width: int, low: float, span: float, up: float) -> Float[Tensor, " D"
     return low + span * (torch.arange(width) / max(width - 1, 1)) ** (0.7 + 1.3 * up)
 
 
+def present(width: int, up: float) -> Float[Tensor, " D"]:
+    """Bonuses for the present step of the matrix memories: the later the layer, the more, and most for the first."""
+    return up * (1 - torch.arange(width) / max(width - 1, 1)) + zigzag(width, 0.1)
+
+
 def zigzag(width: int, size: float) -> Float[Tensor, " D"]:
     """0, size, -size and again: what tells neighbouring features apart at the start."""
     return ((torch.arange(width) + 1) % 3 - 1) * size

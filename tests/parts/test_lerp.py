@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from recurra.parts.blocks import BlockLinear
-from recurra.parts.lerp import TokenShift, fading, looking_back, place, zigzag
+from recurra.parts.lerp import TokenShift, fading, looking_back, place, present, zigzag
 from recurra.parts.norms import HeadNorm
 
 
@@ -23,6 +23,7 @@ def test_where_shares_and_decays_start():
     assert_close(looking_back(4, 0.5, 0.25)[0], torch.tensor(0.75))
     assert_close(fading(3, -5.0, 8.0, 0.0), torch.tensor([-5.0, -5 + 8 * 0.5**0.7, 3.0]))
     assert_close(fading(1, -5.0, 8.0, 0.0), torch.tensor([-5.0]))
+    assert_close(present(3, 0.5), torch.tensor([0.5, 0.35, -0.1]))
     assert_close(zigzag(4, 0.5), torch.tensor([0.0, 0.5, -0.5, 0.0]))
 
 

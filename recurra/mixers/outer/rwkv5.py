@@ -1,13 +1,12 @@
 """RWKV-5, Eagle."""
 
-import torch
 from torch import nn
 from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
-from recurra.parts.lerp import TokenShift, fading, looking_back, place, zigzag
+from recurra.parts.lerp import TokenShift, fading, looking_back, place, present
 from recurra.parts.norms import HeadNorm
 from recurra.shapes import Float, State, Tensor
 
@@ -51,8 +50,7 @@ class RWKV5(Mixer):
         projections = (nn.Linear(width, width, bias=False) for _ in range(5))
         self.receptance, self.key, self.value, self.gate, self.out = projections
         self.log_rate = nn.Parameter(fading(width, -6.0, 5.0, up).view(heads, -1))
-        last = 1 - torch.arange(width) / max(width - 1, 1)
-        self.bonus = nn.Parameter((up * last + zigzag(width, 0.1)).view(heads, -1))
+        self.bonus = nn.Parameter(present(width, up).view(heads, -1))
         self.norm = HeadNorm(width, heads, bias=True, epsilon=64e-5)
         self.scan = Scan()
 

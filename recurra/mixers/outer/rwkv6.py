@@ -8,7 +8,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
 from recurra.ops.shift import shift
-from recurra.parts.lerp import fading, looking_back, place, zigzag
+from recurra.parts.lerp import fading, looking_back, place, present
 from recurra.parts.norms import HeadNorm
 from recurra.shapes import Float, State, Tensor
 
@@ -69,8 +69,7 @@ class RWKV6(Mixer):
         self.decay_out = nn.Linear(decay_rank, width)
         projections = (nn.Linear(width, width, bias=False) for _ in range(5))
         self.key, self.value, self.receptance, self.gate, self.out = projections
-        last = 1 - torch.arange(width) / max(width - 1, 1)
-        self.bonus = nn.Parameter((up * last + zigzag(width, 0.1)).view(heads, -1))
+        self.bonus = nn.Parameter(present(width, up).view(heads, -1))
         self.norm = HeadNorm(width, heads, bias=True, epsilon=64e-5)
         self.scan = Scan()
         nn.init.zeros_(self.choose_in.weight)

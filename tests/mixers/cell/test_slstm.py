@@ -1,11 +1,13 @@
 """sLSTM against the authors' package (tests/oracles/make_xlstm.py)."""
 
+import contextlib
+
 import pytest
 import torch
 from oracles.stored import numbers
 from torch.testing import assert_close
 
-from recurra import Clock
+from recurra import Clock, use
 from recurra.mixers.cell.slstm import SLSTM
 
 WEIGHTS, STORED = numbers("xlstm", "slstm.")
@@ -32,8 +34,10 @@ def mixer():
     return mixer
 
 
-def test_equals_xlstm(mixer):
-    y, (past, cell) = mixer(STORED["x"])
+@pytest.mark.parametrize("way", [contextlib.nullcontext(), use("loop")], ids=["fastest", "loop"])
+def test_equals_xlstm(mixer, way):
+    with way:
+        y, (past, cell) = mixer(STORED["x"])
     assert_close(y, STORED["y"], rtol=1e-12, atol=1e-12)
     assert_close(past, STORED["past"])
     assert_close(torch.stack(cell), STORED["cell"], rtol=1e-12, atol=1e-12)
