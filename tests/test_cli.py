@@ -1,5 +1,6 @@
 """The command as users meet it: what it prints, how it ends, and that a mistake costs one sentence and nothing else."""
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -26,6 +27,7 @@ from recurra.train import Config, train
 
 COMMANDS = ("list", "train", "compare", "generate", "stream", "forecast", "doctor")
 SMALL = ("--width", "16", "--depth", "1", "--batch", "64", "--length", "64")
+STARTED: list[subprocess.Popen] = []
 # one thread, and the package wherever it was imported from
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
 
@@ -41,7 +43,24 @@ def command(*arguments):
 def start(*arguments, **keywords):
     """The command in a process of its own."""
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    return subprocess.Popen(command(*arguments), env=ENVIRONMENT, **{**pipes, **keywords})
+    process = subprocess.Popen(command(*arguments), env=ENVIRONMENT, **{**pipes, **keywords})
+    STARTED.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left():
+    """Whatever a test does, what it started ends with it."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
 
 
 def wrong(*arguments, **keywords):
