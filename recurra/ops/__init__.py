@@ -4,6 +4,7 @@ from recurra.ops.cell import Cell as Cell, Rule as Rule
 from recurra.ops.conv import ShortConv as ShortConv
 from recurra.ops.delta import Delta as Delta, LowRank as LowRank
 from recurra.ops.diag import Diag as Diag
+from recurra.ops.least_squares import LeastSquares as LeastSquares
 from recurra.ops.outer import Outer as Outer
 from recurra.ops.rings import (
     LOG_SUM as LOG_SUM,

@@ -10,11 +10,16 @@ import torch
 from torch import nn
 
 from recurra.clock import Clock
-from recurra.ops import cell, conv, delta, diag, outer, selective, state_space
+from recurra.ops import cell, conv, delta, diag, least_squares, outer, selective, state_space
 from recurra.ops.cell import loop as cell_loop, native as cell_native, torch as cell_torch
 from recurra.ops.conv import chunk as conv_chunk, fft as conv_fft, loop as conv_loop, native as conv_native
 from recurra.ops.delta import chunk as delta_chunk, loop as delta_loop, native as delta_native
 from recurra.ops.diag import chunk as diag_chunk, fft as diag_fft, loop as diag_loop, native as diag_native
+from recurra.ops.least_squares import (
+    chunk as least_squares_chunk,
+    loop as least_squares_loop,
+    native as least_squares_native,
+)
 from recurra.ops.outer import chunk as outer_chunk, loop as outer_loop, native as outer_native
 from recurra.ops.selective import chunk as selective_chunk, loop as selective_loop, native as selective_native
 from recurra.ops.state_space import chunk as state_space_chunk, loop as state_space_loop
@@ -29,6 +34,7 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     delta.LowRank: (delta_native, delta_chunk, delta_loop),
     cell.Cell: (cell_native, cell_torch, cell_loop),
     conv.ShortConv: (conv_native, conv_fft, conv_chunk, conv_loop),
+    least_squares.LeastSquares: (least_squares_native, least_squares_chunk, least_squares_loop),
     selective.Selective: (selective_native, selective_chunk, selective_loop),
     state_space.StateSpace: (state_space_chunk, state_space_loop),
 }

@@ -13,6 +13,7 @@ from recurra.ops import (
     Cell,
     Delta,
     Diag,
+    LeastSquares,
     LowRank,
     Outer,
     Rule,
@@ -152,6 +153,18 @@ def _state_space(complex_):
     return make
 
 
+def _least_squares(decay):
+    def make(T, dtype):
+        q, k, v = (_normal(B, T, H, n, dtype=dtype) for n in (K, K, V))
+        write, ridge = (torch.rand(*s, dtype=torch.float64).to(dtype) for s in ((B, T, H), (H, K)))
+        past = _normal(B, H, K, K + V, dtype=dtype)
+        state = torch.cat([past @ past.mT, past[..., K:]], -1)
+        g = _log_decay(B, T, H, dtype=dtype) if decay else None
+        return LeastSquares(q, F.normalize(k, dim=-1), v, write, 0.25 + ridge, g), state
+
+    return make
+
+
 # name -> make(T, dtype) -> (record, state)
 RECORDS: dict[str, Callable] = {
     "diag": _diag(),
@@ -189,6 +202,8 @@ RECORDS: dict[str, Callable] = {
     "cell-gru-before": _cell(rules.GRU_BEFORE, (3, 1, D, D)),
     "conv": _conv(True, True),
     "conv-plain": _conv(False, False),
+    "least-squares": _least_squares(True),
+    "least-squares-no-decay": _least_squares(False),
     "selective": _selective,
     "state-space": _state_space(False),
     "state-space-complex": _state_space(True),

@@ -1,0 +1,95 @@
+r"""`LeastSquares` by conjugate gradients over all steps at once: no :math:`G_t` is ever made.
+
+What a solver needs of :math:`G_t` is its product with a vector, and that is the read of an `Outer` memory whose values
+are its keys. So an iteration is one scan of that engine, and the solution is the query of one more, which reads S. In
+exact arithmetic K iterations suffice. Every step's residual is checked against what rounding allows; if one is left
+after `MOST` K iterations, the Cholesky loop solves in its stead.
+
+The gradient is not taken through the iterations: that of :math:`x = A^{-1} q` is one more solve,
+:math:`\bar q = A^{-1} \bar x`, and that of A, :math:`-\bar q x^\top`, the gradient of an ordinary read.
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from recurra.ops.least_squares import LeastSquares, halves, loop
+from recurra.ops.outer import Outer
+from recurra.shapes import Float, Tensor
+
+MOST = 8  # iterations, in numbers of channels
+SLACK = 0.25  # residuals allowed, in roundings
+
+Map = Callable[[Tensor], Tensor]
+
+
+def scan(
+    engine: ModuleType, record: LeastSquares, state: Float[Tensor, "B H K W"]
+) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K W"]]:
+    """`engine` is the implementation of `Outer` that makes the products."""
+    query, key, value, write, ridge, log_decay, reset = record
+    gram, memory = halves(state)
+    key = key.contiguous()
+    written = write[..., None] * key
+
+    def product(x: Tensor) -> Tensor:
+        """A x, of all steps."""
+        read, _ = engine.scan(Outer(x, written, key, log_decay, reset=reset), gram)
+        return read + ridge * x
+
+    def inverse(x: Tensor) -> Tensor:
+        """A^-1 x, of all steps."""
+        solution = solve(product, x)
+        return loop.solve(record, gram, x) if solution is None else solution
+
+    with torch.no_grad():
+        solution = inverse(query)
+    if torch.is_grad_enabled():
+        solution = _Solution.apply(query - product(solution), solution, inverse)
+    both = torch.cat([key, value], -1)
+    read, state = engine.scan(Outer(solution, written, both, log_decay, reset=reset), torch.cat([gram, memory], -1))
+    # rounding may differ across the diagonal
+    return read[..., key.shape[-1] :], torch.cat(halves(state), -1)
+
+
+def solve(product: Map, right: Float[Tensor, "B T H K"]) -> Float[Tensor, "B T H K"] | None:
+    """The inverse of `product`, a positive symmetric matrix at every step, times `right`; None if it is late."""
+    solution = torch.zeros_like(right)
+    residual = direction = right
+    power = start = right.square().sum(-1, keepdim=True)
+    size = torch.zeros_like(power)
+    bound = SLACK * torch.finfo(right.dtype).eps
+    for _ in range(MOST * right.shape[-1]):
+        image = product(direction)
+        curvature = (direction * image).sum(-1, keepdim=True)
+        # a step that is done has no direction any more
+        length = torch.where(curvature > 0, power / curvature, 0)
+        solution = solution + length * direction
+        residual = residual - length * image
+        # the largest stretch seen is close below the matrix's own
+        squares = direction.square().sum(-1, keepdim=True)
+        size = torch.maximum(size, torch.where(squares > 0, curvature / squares, 0))
+        before, power = power, residual.square().sum(-1, keepdim=True)
+        allowed = bound * (size * solution.norm(dim=-1, keepdim=True) + start.sqrt())
+        if bool((power.sqrt() <= allowed).all()):
+            return solution
+        direction = residual + torch.where(before > 0, power / before, 0) * direction
+    return None
+
+
+class _Solution(Function):
+    """The solution, as a function of the residual that is left of it, which is zero and has a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, residual: Tensor, solution: Tensor, inverse: Map) -> Tensor:
+        ctx.inverse = inverse
+        return solution.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return ctx.inverse(grad_outputs[0]), None, None
