@@ -2,6 +2,7 @@
 
 from recurra.mixers.base import Mixer as Mixer
 from recurra.mixers.cell.elman import Elman
+from recurra.mixers.cell.fast_weights_rnn import FastWeightsRNN
 from recurra.mixers.cell.gru import GRU
 from recurra.mixers.cell.lstm import LSTM
 from recurra.mixers.cell.slstm import SLSTM
@@ -22,16 +23,26 @@ from recurra.mixers.diag.rsa import RSA
 from recurra.mixers.diag.s4d import S4D
 from recurra.mixers.diag.s5 import S5
 from recurra.mixers.outer.aaren import Aaren
+from recurra.mixers.outer.abc import ABC
 from recurra.mixers.outer.aft import AFT
 from recurra.mixers.outer.channel_mix import ChannelMix
+from recurra.mixers.outer.cosformer import CosFormer
+from recurra.mixers.outer.fast_weights import FastWeights
+from recurra.mixers.outer.flash_gau import FlashGAU
 from recurra.mixers.outer.gla import GLA
+from recurra.mixers.outer.gsa import GSA
+from recurra.mixers.outer.hgrn2 import HGRN2
 from recurra.mixers.outer.linear_attention import LinearAttention
 from recurra.mixers.outer.mamba2 import Mamba2
+from recurra.mixers.outer.mamba3 import Mamba3
+from recurra.mixers.outer.mesanet import MesaNet
 from recurra.mixers.outer.mlstm import MLSTM
 from recurra.mixers.outer.retnet import RetNet
+from recurra.mixers.outer.rfa import RFA
 from recurra.mixers.outer.rwkv4 import RWKV4
 from recurra.mixers.outer.rwkv5 import RWKV5
 from recurra.mixers.outer.rwkv6 import RWKV6
+from recurra.mixers.outer.transnormer import TransNormer
 from recurra.mixers.window.attention import Attention
 from recurra.mixers.window.sliding_window import SlidingWindow
 
@@ -50,6 +61,17 @@ MIXERS: dict[str, type[Mixer]] = {
     "mamba2": Mamba2,
     "deltanet": DeltaNet,
     "gated_deltanet": GatedDeltaNet,
+    "hgrn2": HGRN2,
+    "transnormer": TransNormer,
+    "rfa": RFA,
+    "cosformer": CosFormer,
+    "gsa": GSA,
+    "abc": ABC,
+    "mesanet": MesaNet,
+    "mamba3": Mamba3,
+    "flash_gau": FlashGAU,
+    "fast_weights": FastWeights,
+    "fast_weights_rnn": FastWeightsRNN,
     "attention": Attention,
     "sliding_window": SlidingWindow,
     "aft": AFT,

@@ -1,5 +1,8 @@
 """What a clock does to one step, for every engine: begin again, or do nothing."""
 
+from torch.nn import functional as F
+
+from recurra.clock import Clock
 from recurra.shapes import Bool, Tensor
 
 
@@ -11,3 +14,12 @@ def restart(reset: Bool[Tensor, " B"], state: Tensor, start: float = 0.0) -> Ten
 def blank(valid: Bool[Tensor, "B T"], x: Tensor, fill: float = 0.0) -> Tensor:
     """`x` `(B, T, ...)` with `fill` where a step did not happen."""
     return x.masked_fill((~valid).reshape(*valid.shape, *(1,) * (x.ndim - 2)), fill)
+
+
+def finer(clock: Clock | None, ticks: int) -> Clock | None:
+    """The clock of a recurrence that runs `ticks` times a step: a sequence begins at a step's first tick."""
+    if clock is None or ticks == 1:
+        return clock
+    reset, valid = clock.reset, clock.valid
+    reset = None if reset is None else F.pad(reset[..., None], (0, ticks - 1)).flatten(1)
+    return Clock(reset, None if valid is None else valid.repeat_interleave(ticks, 1))

@@ -44,8 +44,8 @@ def turns(
 
 
 def rotate(
-    x: Float[Tensor, "B T H K"], cosine: Float[Tensor, "B T 1 P"], sine: Float[Tensor, "B T 1 P"]
-) -> Float[Tensor, "B T H K"]:
+    x: Float[Tensor, "... K"], cosine: Float[Tensor, "... P"], sine: Float[Tensor, "... P"]
+) -> Float[Tensor, "... K"]:
     """`x` with each pair of neighbours (2i, 2i+1) turned by its angle, in the wide type."""
     real = wide(x)
     cosine, sine = cosine.to(real), sine.to(real)

@@ -67,26 +67,48 @@ def attend_near(
 ) -> Float[Tensor, "B T H V"]:
     """Attention of every query to its own key and the `window` - 1 before it, if of the same segment.
 
-    The first `window` - 1 keys (L = T + window - 1) are from before the first query. Time is cut into blocks as long
-    as the window, and each block looks at two, so the cost is T window K and nothing is T by T. What `bias` has for a
-    key's age, in steps from 0, is added to its score.
+    The first `window` - 1 keys (L = T + window - 1) are from before the first query. Nothing is T by T: the cost is
+    T window K. What `bias` has for a key's age, in steps from 0, is added to its score.
     """
     batch, steps = query.shape[:2]
+    query, keys, values, seen, age = blocks(query, key, value, segment, window)
+    if bias is not None:
+        seen = bias.to(query.dtype)[age.clamp(0, window - 1)].masked_fill(~seen, -torch.inf)
+    read = attend(query, keys, values, seen)
+    return read.unflatten(0, (batch, -1)).flatten(1, 2)[:, :steps]
+
+
+def blocks(
+    query: Float[Tensor, "B T H K"],
+    key: Float[Tensor, "B L H K"],
+    value: Float[Tensor, "B L G V"],
+    segment: Int[Tensor, "B L"],
+    window: int,
+) -> tuple[
+    Float[Tensor, "N C H K"],
+    Float[Tensor, "N R H K"],
+    Float[Tensor, "N R G V"],
+    Bool[Tensor, "N C R"],
+    Int[Tensor, "C R"],
+]:
+    """Time in blocks as long as the window, of which each looks at two: queries, keys, values, which are seen, ages.
+
+    Seen is what is of the same segment and at most `window` - 1 steps old. The last block is padded. N counts blocks,
+    a row's own side by side.
+    """
+    steps = query.shape[1]
     size = min(window, steps)
-    blocks, reach = -(-steps // size), size + window - 1
-    pad = blocks * size - steps
-    # what pads sees itself, as a row of nothing but -inf would make NaN of the gradient
+    count, reach = -(-steps // size), size + window - 1
+    pad = count * size - steps
+    # what pads sees itself, as a row of nothing but -inf would make NaN of a softmax's gradient
     segment = F.pad(segment, (0, pad), value=-2)
     query, key, value = (F.pad(x, (0, 0, 0, 0, 0, pad)) for x in (query, key, value))
     near = segment.unfold(1, reach, size)
     age = torch.arange(size, device=query.device)[:, None] + window - 1 - torch.arange(reach, device=query.device)
-    own = segment[:, window - 1 :].unflatten(1, (blocks, size))
+    own = segment[:, window - 1 :].unflatten(1, (count, size))
     seen = (own[..., None] == near[..., None, :]) & (age >= 0) & (age < window)
-    if bias is not None:
-        seen = bias.to(query.dtype)[age.clamp(0, window - 1)].masked_fill(~seen, -torch.inf)
     keys, values = (x.unfold(1, reach, size).movedim(-1, 2).flatten(0, 1) for x in (key, value))
-    read = attend(query.unflatten(1, (blocks, size)).flatten(0, 1), keys, values, seen.flatten(0, 1))
-    return read.unflatten(0, (batch, blocks)).flatten(1, 2)[:, :steps]
+    return query.unflatten(1, (count, size)).flatten(0, 1), keys, values, seen.flatten(0, 1), age
 
 
 def attend_kept(

@@ -1,0 +1,88 @@
+"""A recurrent network that attends to its own recent past, by weights that its hidden states write and that fade."""
+
+import functools
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from recurra.clock import Clock
+from recurra.mixers.base import Mixer
+from recurra.ops import Cell, Rule, Scan
+from recurra.shapes import Float, Tensor
+
+
+class FastWeightsRNN(Mixer):
+    r"""A recurrent network whose hidden state is drawn, a few times a step, towards its recent states that are like it.
+
+    .. math::
+        A_t = \lambda A_{t-1} + \eta\, h_{t-1} h_{t-1}^\top \qquad
+        u_t = W h_{t-1} + C x_t + b \qquad h^0_t = \operatorname{relu}(u_t)
+
+    .. math::
+        h^{s+1}_t = \operatorname{relu}(\operatorname{norm}(u_t + A_t h^s_t)) \qquad y_t = h_t = h^S_t
+
+    with norm a layer norm. :math:`A_t h = \eta \sum_{j<t} \lambda^{t-1-j} h_j (h_j^\top h)` is attention to the past
+    with no keys but the states themselves. Source: Ba et al. 2016, https://arxiv.org/abs/1610.06258. As in the paper,
+    W starting at 0.05 times the identity.
+
+    State: (h, A), `(B, D)` and `(B, D * D)`, rows end to end, float32 (float64 if the parameters are).
+
+    Args:
+        width: features in and out, and units (D).
+        decay: :math:`\lambda`, in [0, 1): what a step leaves of the fast weights.
+        rate: :math:`\eta`: how fast they are written.
+        loops: times that the state looks at the past in each step (S).
+
+    Raises:
+        ValueError: `decay` is outside [0, 1), or `loops` is less than 1.
+    """
+
+    undecayed = ("norm",)
+
+    def __init__(self, width: int, *, decay: float = 0.95, rate: float = 0.5, loops: int = 1) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay is {decay}: it must be at least 0 and below 1, or the weights grow for ever")
+        if loops < 1:
+            raise ValueError(f"loops is {loops}: it must be at least 1")
+        step = functools.partial(_step, decay=decay, rate=rate, loops=loops)
+        self.rule = Rule("fast_weights", step, 1, 1, state=2, params=2, operator="own")
+        self.input = nn.Linear(width, width)
+        self.recurrent = nn.Parameter(0.05 * torch.eye(width))
+        self.norm = nn.Parameter(torch.stack([torch.ones(width), torch.zeros(width)]))
+        self.scan = Scan()
+
+    def initial_state(self, batch: int) -> tuple[Float[Tensor, "B _"], ...]:
+        """No state, no weights: zeros."""
+        width = len(self.recurrent)
+        return self.zeros(batch, width), self.zeros(batch, width * width)
+
+    def mix(
+        self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B _"], ...], clock: Clock | None
+    ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B _"], ...]]:
+        """One step after another: what is written depends on what was read."""
+        record = Cell(self.rule, x, self.recurrent, self.norm, input_weight=self.input.weight, bias=self.input.bias)
+        return self.scan(record, state, clock)
+
+
+def _step(
+    drive: tuple[Tensor, ...],
+    recur: tuple[Tensor, ...],
+    state: tuple[Tensor, ...],
+    gain: Tensor,
+    bias: Tensor,
+    *,
+    decay: float,
+    rate: float,
+    loops: int,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Write what was, then let the new state settle."""
+    before, flat = state
+    fast = decay * flat.unflatten(-1, (len(gain), -1)) + rate * before[:, :, None] * before[:, None]
+    sustained = drive[0] + F.linear(before, recur[0])
+    h = F.relu(sustained)
+    for _ in range(loops):
+        pulled = sustained + (fast @ h[..., None]).squeeze(-1)
+        h = F.relu(F.layer_norm(pulled, gain.shape, gain, bias))
+    return h, (h, fast.flatten(1))
