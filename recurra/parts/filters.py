@@ -60,10 +60,12 @@ class ImplicitFilters(nn.Module):
         angle = 2 * math.pi / self.length * torch.arange(self.length, dtype=real, device=device)[:, None] * bands
         rate = math.log(100) * torch.linspace(1 / 1.5, 1 / 0.3, self.last.out_features, dtype=real, device=device)
         z = torch.cat([time, angle.cos(), -angle.sin()], 1)
-        for layer in self.layers:
-            assert isinstance(layer, nn.Linear)
-            z = (self.frequency * F.linear(z, layer.weight.to(real), layer.bias.to(real))).sin()
-        z = F.linear(z, self.last.weight.to(real)) * (-time * rate).exp()
+        # a filter in bfloat16 would be another filter, though the inputs may be lowered
+        with torch.autocast(device.type, enabled=False):
+            for layer in self.layers:
+                assert isinstance(layer, nn.Linear)
+                z = (self.frequency * F.linear(z, layer.weight.to(real), layer.bias.to(real))).sin()
+            z = F.linear(z, self.last.weight.to(real)) * (-time * rate).exp()
         # a feature's filters lie side by side
         return z.unflatten(1, (-1, self.count)).permute(2, 1, 0)
 

@@ -24,8 +24,8 @@ class Hyena(Mixer):
     with I = `order` - 1 filters k for every feature and a short convolution in front, Poli et al. 2023,
     https://arxiv.org/abs/2302.10866. A filter's taps are the values of a small net at their positions, as fractions of
     `length`: the filter is tied to that many taps, the sequence is not, and what is longer ago than they reach is
-    forgotten. Unlike the paper the taps do not depend on how long the sequence is. Its state is the last inputs, many
-    but a constant number.
+    forgotten. Unlike the paper the taps do not depend on how long the sequence is. The state is the last inputs, many
+    but a constant number, and every call makes all taps anew: to stream for long, distill.
 
     With `units` the filters are modes, :math:`k_i = \operatorname{Re} \sum_n c_n \lambda_n^i`, and the layer a
     recurrence with a small state: Massaroli et al. 2023, https://arxiv.org/abs/2310.18780. `distill` makes one of the

@@ -43,15 +43,15 @@ class Mega(Mixer):
         expand: features of values as a multiple of `width` (V = expand D).
 
     Raises:
-        ValueError: `chunk` is less than 1.
+        ValueError: `chunk` is less than 2.
     """
 
     undecayed = ("update", "forget", "scale", "shift")
 
     def __init__(self, width: int, *, units: int = 16, chunk: int = 128, key_width: int = 64, expand: int = 2) -> None:
         super().__init__()
-        if chunk < 1:
-            raise ValueError(f"chunk is {chunk}: a step sees at least itself, so it must be 1 or more")
+        if chunk < 2:
+            raise ValueError(f"chunk is {chunk}: attention needs at least 2 steps to choose between")
         self.chunk, self.splits = chunk, [width, key_width, expand * width, width]
         self.update, self.forget, self.write, self.read = (nn.Parameter(torch.randn(width, units)) for _ in range(4))
         self.skip = nn.Parameter(torch.randn(width))

@@ -98,6 +98,15 @@ def test_a_distilled_layer_obeys_the_law():
     assert_close(copy(x)[0], y, rtol=0, atol=0)
 
 
+def test_autocast_leaves_the_filters_alone():
+    mixer = Hyena(8, length=100)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, last = mixer(torch.randn(1, 90, 8))
+        lowered = mixer.filters.kernels()
+    assert_close(lowered, mixer.filters.kernels(), rtol=0, atol=0)
+    assert y.dtype == torch.bfloat16 and all(x.dtype == torch.float32 for x in states.leaves(last))
+
+
 def test_what_cannot_be_is_refused():
     for given, match in (({"order": 1}, "order"), ({"length": 1}, "length"), ({"units": 0}, "units")):
         with pytest.raises(ValueError, match=match):

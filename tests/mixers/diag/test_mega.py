@@ -71,6 +71,6 @@ def test_nothing_is_seen_of_the_chunk_before_but_through_the_average():
     assert (grad[:, :4] == 0).all() and (grad[:, 5] != 0).any()
 
 
-def test_no_chunk_is_refused():
-    with pytest.raises(ValueError, match="chunk is 0"):
-        Mega(8, chunk=0)
+def test_a_chunk_of_one_step_is_refused():
+    with pytest.raises(ValueError, match="chunk is 1"):
+        Mega(8, chunk=1)

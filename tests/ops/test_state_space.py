@@ -1,0 +1,74 @@
+"""What blocks of state spaces owe beyond the engine tests: memory, slow decays over long times, many resets."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from recurra import Clock, use
+from recurra.ops import Scan, StateSpace
+from recurra.ops.scan import prepare
+from recurra.ops.state_space import chunk, loop
+
+
+class _Largest(TorchDispatchMode):
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(x, torch.Tensor):
+                self.numel = max(self.numel, x.untyped_storage().nbytes() // 4)
+        return out
+
+
+def _record(steps, rates, dtype=torch.float64, features=4):
+    kind = dtype.to_complex()
+    a = torch.complex(-rates, torch.linspace(0, 3, len(rates), dtype=torch.float64)).expand(features, -1)
+    c = torch.randn(features, len(rates), dtype=torch.complex128)
+    x = torch.randn(1, steps, features, dtype=torch.float64)
+    return StateSpace(x.to(dtype), a.to(kind), c.to(kind)), torch.zeros(1, features, len(rates), dtype=kind)
+
+
+def test_states_exist_once_a_block():
+    record, state = _record(64 * chunk.LENGTH, torch.rand(32, dtype=torch.float64), torch.float32)
+    record.x.requires_grad_()
+    with _Largest() as largest:
+        read, last = chunk.scan(record, state)
+        (read.sum() + last.abs().sum()).backward()
+    # at every step they would be 64 times as many
+    every = record.x.numel() * 32 * 2
+    assert 0 < largest.numel <= max(every // 32, 4 * record.x.numel())
+
+
+@pytest.mark.parametrize("rate", [1e-5, 1e-4, 1e-2, 1.0, 100.0])
+def test_long_runs_of_one_rate_keep_three_digits_in_float32(rate):
+    record, state = _record(40_000, torch.full((3,), rate, dtype=torch.float64), torch.float32, features=2)
+    exact = StateSpace(*(x.to(torch.complex128 if x.is_complex() else torch.float64) for x in record[:3]))
+    got, last = chunk.scan(record, state)
+    want, end = chunk.scan(exact, state.to(torch.complex128))
+    assert (got - want).abs().max() < 1e-4 * want.abs().max()
+    assert (last - end).abs().max() < 1e-4 * end.abs().max()
+
+
+@pytest.mark.parametrize("chance", [0.02, 0.5, 1.0])
+def test_many_resets_in_one_block(chance):
+    record, state = _record(150, torch.rand(5, dtype=torch.float64))
+    state = torch.randn_like(state)
+    ready, start = prepare(record, state, Clock(torch.rand(1, 150) < chance))
+    assert_close(chunk.scan(ready, start), loop.scan(ready, start), rtol=1e-10, atol=1e-10)
+
+
+def test_every_decline_has_its_reason():
+    record, state = _record(5, torch.rand(3, dtype=torch.float64))
+    gaps = record.hold(torch.tensor([[True, False, True, True, True]]))
+    reasons = {
+        "single": (record._replace(x=record.x[:, :1]), state),
+        "all real or all complex": (record, state.real),
+        "align": (gaps, state),
+    }
+    for reason, (case, start) in reasons.items():
+        assert reason in (chunk.declines(case, start) or "")
+    with use("loop"):
+        read, _ = Scan()(gaps, state)
+    assert (read[:, 1] == 0).all()
