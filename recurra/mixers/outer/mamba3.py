@@ -137,8 +137,9 @@ class Mamba3(Mixer):
         phases, phase = self.phase(Diag(torch.ones_like(phase[0]), turn.double()), phase, clock)
         angle, phase = (part.remainder(2 * math.pi) for part in (phases, phase))
         angle = angle.to(memory.dtype)[:, :, None]
-        key = self._turned(self._heads(self.key_norm, key) + self.key_bias, angle)
-        query = self._turned(self._heads(self.query_norm, query) + self.query_bias, angle)
+        turns = angle.cos(), angle.sin()
+        key = self._turned(self._heads(self.key_norm, key) + self.key_bias, *turns)
+        query = self._turned(self._heads(self.query_norm, query) + self.query_bias, *turns)
         now, later = step * blend.sigmoid(), step * blend.neg().sigmoid()
         past_key, last_key = _shifted(key, last_key, clock)
         past_value, last_value = _shifted(value, last_value, clock)
@@ -165,10 +166,12 @@ class Mamba3(Mixer):
         shared = norm(shared.unflatten(-1, (self.rank, self.groups, 1, self.state_size)))
         return shared.expand(-1, -1, -1, -1, self.heads // self.groups, -1).flatten(3, 4)
 
-    def _turned(self, x: Float[Tensor, "B T R H N"], angle: Float[Tensor, "B T 1 H A"]) -> Float[Tensor, "B T R H N"]:
+    def _turned(
+        self, x: Float[Tensor, "B T R H N"], cosine: Float[Tensor, "B T 1 H A"], sine: Float[Tensor, "B T 1 H A"]
+    ) -> Float[Tensor, "B T R H N"]:
         """The first of the state's pairs, turned, and the others."""
         turned, still = x.split([2 * self.angles, self.state_size - 2 * self.angles], -1)
-        return torch.cat([rotate(turned, angle.cos(), angle.sin()), still.to(angle.dtype)], -1)
+        return torch.cat([rotate(turned, cosine, sine), still.to(cosine.dtype)], -1)
 
     def _remember(
         self,

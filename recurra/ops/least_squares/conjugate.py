@@ -3,7 +3,9 @@ r"""`LeastSquares` by conjugate gradients over all steps at once: no :math:`G_t`
 What a solver needs of :math:`G_t` is its product with a vector, and that is the read of an `Outer` memory whose values
 are its keys. So an iteration is one scan of that engine, and the solution is the query of one more, which reads S. In
 exact arithmetic K iterations suffice. Every step's residual is checked against what rounding allows; if one is left
-after `MOST` K iterations, the Cholesky loop solves in its stead.
+after `MOST` K iterations, the Cholesky loop solves in its stead. So the error is that of a direct solver: in float32,
+of 512 steps with unit keys and a ridge of 1/4, at most 1e-6 of the largest read for K from 4 to 64, whether nothing or
+all is forgotten (Cholesky: 2e-6), after 4 to 26 iterations.
 
 The gradient is not taken through the iterations: that of :math:`x = A^{-1} q` is one more solve,
 :math:`\bar q = A^{-1} \bar x`, and that of A, :math:`-\bar q x^\top`, the gradient of an ordinary read.

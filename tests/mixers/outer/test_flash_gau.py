@@ -65,3 +65,17 @@ def test_packed_and_padded_rows_have_groups_of_their_own(mixer):
 def test_bad_sizes_are_refused():
     with pytest.raises(ValueError, match="group is 0: it must be at least 1"):
         FlashGAU(8, group=0)
+
+
+def test_gradients_cross_cuts_inside_groups_and_at_their_ends(mixer):
+    x, weight = STORED["x"].clone().requires_grad_(), torch.randn(2, 41, 8, dtype=torch.float64)
+    wanted = [x, *mixer.parameters()]
+    state, pieces = None, []
+    for start, stop in ((0, 3), (3, 14), (14, 41)):
+        y, state = mixer(x[:, start:stop], state)
+        pieces.append(y)
+    got = torch.autograd.grad((torch.cat(pieces, 1) * weight).sum(), wanted)
+    whole = torch.autograd.grad((mixer(x)[0] * weight).sum(), wanted)
+    for mine, theirs in zip(got, whole, strict=True):
+        assert (theirs != 0).any()
+        assert_close(mine, theirs, rtol=1e-9, atol=1e-10)

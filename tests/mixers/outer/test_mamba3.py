@@ -86,6 +86,23 @@ def test_packed_sequences_and_gaps_equal_the_authors_code_on_each(rank):
     check_state(state, stored)
 
 
+@each_rank
+def test_gradients_cross_a_cut_and_reach_everything(rank):
+    mixer, stored = build(rank)
+    x, weight = stored["x"].clone().requires_grad_(), torch.randn(2, 40, 8, dtype=torch.float64)
+    wanted = [x, *mixer.parameters()]
+    reset = torch.zeros(2, 40, dtype=torch.bool)
+    reset[:, 25] = True
+    clock = Clock(reset)
+    y, state = mixer(x[:, :13], None, clock.cut(0, 13))
+    rest, _ = mixer(x[:, 13:], state, clock.cut(13))
+    got = torch.autograd.grad((torch.cat([y, rest], 1) * weight).sum(), wanted)
+    whole = torch.autograd.grad((mixer(x, None, clock)[0] * weight).sum(), wanted)
+    for mine, theirs in zip(got, whole, strict=True):
+        assert (theirs != 0).any()
+        assert_close(mine, theirs, rtol=1e-9, atol=1e-10)
+
+
 def test_the_phase_stays_within_a_turn_and_does_not_tire():
     mixer = Mamba3(8)
     x = torch.randn(1, 500, 8)
