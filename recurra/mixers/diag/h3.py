@@ -22,8 +22,9 @@ class H3(Mixer):
     for every head, with q, k, v affine in x. The first map is the paper's shift state space, whose state is the last
     keys: a learned filter of J taps. Its skip is the filter's first tap. The second is S4D's, with one set of
     parameters a head for all pairs of a key's and a value's features. Dao et al. 2023,
-    https://arxiv.org/abs/2212.14052. Unlike the paper the filter is not applied through a kernel as long as the
-    sequence, so nothing is tied to a length. State: the last keys `(B, J-1, D)`, float32, and the states of every pair
+    https://arxiv.org/abs/2212.14052. Unlike the authors' code, whose default is the bilinear rule, the second map is
+    discretised by zero-order hold as S4D is, and no kernel as long as the sequence is made, so nothing is tied to a
+    length. State: the last keys `(B, J-1, D)`, float32, and the states of every pair
     `(B, D P, N/2)`, complex64, P = `head_width`.
 
     Args:
