@@ -24,8 +24,8 @@ class GSS(Mixer):
     with N states for each of the M features of u, :math:`\lambda = -e^{\rho} + i e^{\theta}` shared by all of them and
     without a step size; norm is a layer norm. Mehta et al. 2022, https://arxiv.org/abs/2206.13947. The kernel and the
     norm before it are those of gated-state-spaces-pytorch, an independent reading of the paper's pseudocode; the
-    authors' code was not at hand. :math:`\rho`, :math:`\theta`, c and d start normal. Unlike the paper's models, with 512
-    states, there are 64, and the norm of x and the residual around it are left to the block. Nothing is tied to a
+    authors' code was not at hand. :math:`\rho`, :math:`\theta`, c and d start normal. Unlike the paper's models, with
+    512 states, there are 64, and the norm of x and the residual around it are left to the block. Nothing is tied to a
     length. State: h, `(B, M, N)`, complex64.
 
     Args:
