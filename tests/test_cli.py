@@ -250,7 +250,7 @@ def test_a_folder_without_text(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--mixer", "mamba3"), "did you mean 'mamba"),
+        (("--mixer", "gated_deltanett"), "did you mean 'gated_deltanet'"),
         (("--mixer", "gla", "--set", "head=2"), "did you mean 'heads'"),
         (("--mixer", "gla,lstm", "--set", "heads=2"), "write gla.heads"),
         (("--mixer", "gla", "--set", "lstm.heads=2"), "none of gla"),
