@@ -7,6 +7,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
         "mixers": ["lstm", "mamba2", "gated_deltanet", "minmax"],
         "parameters": 600_000,
-        "training": {"steps": 600, "batch": 16, "length": 256, "evaluate_every": 100},
+        "training": {
+            "steps": 1700,
+            "batch": 8,
+            "length": 128,
+            "tbptt": True,
+            "learning_rate": 6e-3,
+            "evaluate_every": 340,
+            "checkpoint_every": 850,
+        },
     },
 }

@@ -72,10 +72,11 @@ def write_on(model: Any, task: Task, config: Config) -> tuple[str | None, str | 
     decode = getattr(task, "decode", None)
     if decode is None or model.name != "language_model":
         return None, None
-    tokens = task.batch("test", 0, 1, PROMPT, 0).inputs.to(config.device)
+    length = min(PROMPT, config.length)
+    tokens = task.batch("test", 0, 1, length, 0).inputs.to(config.device)
     training = model.training
     model.eval()
     drawn = model.generate(tokens, max_new_tokens=SAMPLE, do_sample=True, temperature=TEMPERATURE, seed=0)
     model.train(training)
-    texts = (decode(part.tolist()).decode("utf-8", "replace") for part in (drawn[0, :PROMPT], drawn[0, PROMPT:]))
+    texts = (decode(part.tolist()).decode("utf-8", "replace") for part in (drawn[0, :length], drawn[0, length:]))
     return next(texts), next(texts)
