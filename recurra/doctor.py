@@ -20,8 +20,8 @@ from recurra.shapes import State, Tensor
 from recurra.state import leaves
 
 EXTRAS = {
-    "tokenizers": "text", "fastapi": "serve", "uvicorn": "serve", "pandas": "forecast", "pyarrow": "forecast",
-    "statsforecast": "forecast", "triton": "gpu", "fla": "gpu",
+    "tokenizers": "text", "fastapi": "serve", "uvicorn": "serve", "pyarrow": "forecast",
+    "triton": "gpu", "fla": "gpu",
 }  # fmt: skip
 
 
@@ -90,8 +90,8 @@ def _native() -> Iterator[Check]:
     if reason is not None:
         yield Check("compiler", None, f"{reason}; without one the slower implementations run")
         return
-    yield Check("compiler", True, " ".join(native._compiler()))
-    yield _cache(native._cache())
+    yield Check("compiler", True, " ".join(native.compiler()))
+    yield _cache(native.cache())
     for source in sorted(pathlib.Path(native.__file__).parent.glob("*.c")):
         reason = native.declines(source.stem, torch.zeros(1))
         yield Check(f"kernel: {source.stem}", reason is None, reason or "compiled and loaded")

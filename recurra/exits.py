@@ -4,10 +4,11 @@ Anything else is our mistake and shows its traceback. `RECURRA_DEBUG=1` shows ev
 """
 
 import contextlib
-import errno
 import os
 import sys
 from collections.abc import Iterator
+
+from recurra.files import is_full
 
 WRONG, STOPPED, PIPE_CLOSED = 2, 130, 141
 
@@ -35,7 +36,7 @@ def polite() -> Iterator[None]:
 
 def complaint(error: Exception) -> str | None:
     """What to tell the user; None where it is not the user who can put it right."""
-    if _full(error):
+    if is_full(error):
         return f"the disk is full ({one_line(error)}); what was there before is whole: make room and go on"
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("recurra"):
         return f"this needs the package {error.name}: pip install {error.name}"
@@ -58,11 +59,3 @@ def _ours(error: Exception) -> bool:
         place = place.tb_next
     raised_in = "" if place is None else place.tb_frame.f_globals.get("__name__", "")
     return type(error) is ValueError and raised_in.startswith("recurra.")
-
-
-def _full(error: Exception) -> bool:
-    """Python gives a number; safetensors quotes the system's message."""
-    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in full
-    return any(f"os error {number})" in str(error) for number in full)

@@ -1,12 +1,15 @@
 """Writing files so that a full disk, a kill or a second process never leaves half of one: aside, synced, renamed."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+# Python turns a failed write into OSError with one of these; Rust libraries only quote the system's message.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
 
@@ -18,8 +21,7 @@ def aside(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield fresh
-        with open(fresh, "rb") as file:
-            os.fsync(file.fileno())
+        flush(fresh)
         # some writers make files that only their owner may read
         os.chmod(fresh, 0o666 & ~_UMASK)
         os.replace(fresh, path)
@@ -32,3 +34,19 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     with aside(path) as fresh:
         fresh.write_text(text, encoding="utf-8")
+
+
+def flush(path: pathlib.Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error, of Python or of safetensors, says that the disk takes no more."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _FULL
+    return any(f"os error {number})" in str(error) for number in _FULL)

@@ -17,10 +17,9 @@ import safetensors.torch
 import torch
 
 from recurra import state as states
-from recurra.files import write_json
+from recurra.files import flush, write_json
 from recurra.shapes import Tensor
 from recurra.train.config import Config
-from recurra.train.disk import flush
 from recurra.train.errors import RunError
 from recurra.train.run import Run
 

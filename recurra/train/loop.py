@@ -13,12 +13,11 @@ from typing import Any
 
 import safetensors
 
-from recurra.files import write_json
+from recurra.files import is_full, write_json
 from recurra.models.folder import describe, read_config, save_pretrained
 from recurra.tasks import Task, open_source
 from recurra.train import checkpoints, metrics, result, stopping
 from recurra.train.config import Config, differences
-from recurra.train.disk import is_full
 from recurra.train.errors import RunError, Stopped
 from recurra.train.evaluate import evaluate
 from recurra.train.forward import carried, forward, moved, size
