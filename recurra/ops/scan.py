@@ -39,6 +39,10 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     state_space.StateSpace: (state_space_chunk, state_space_loop),
 }
 
+# Where all is of one of these there is nothing to widen.
+WHOLE = {torch.bool, torch.uint8, torch.int32, torch.int64}
+SINGLE, DOUBLE = WHOLE | {torch.float32, torch.complex64}, WHOLE | {torch.float64, torch.complex128}
+
 _only: contextvars.ContextVar[str | None] = contextvars.ContextVar("recurra_only", default=None)
 
 
@@ -67,6 +71,9 @@ def prepare(record: Any, state: State, clock: Clock | None = None) -> tuple[Any,
         record = record._replace(reset=reset if reset is None or valid is None else reset & valid)
         if valid is not None:
             record = record.hold(valid)
+    kinds = {x.dtype for x in (*record, *leaves(state)) if isinstance(x, Tensor)}
+    if kinds <= SINGLE or kinds <= DOUBLE:
+        return record, state
     tensors = [x for x in record if isinstance(x, Tensor)]
     real = wide(*tensors, *leaves(state))
     record = type(record)(*(widen(x, real) if isinstance(x, Tensor) else x for x in record))
@@ -74,18 +81,22 @@ def prepare(record: Any, state: State, clock: Clock | None = None) -> tuple[Any,
 
 
 def choose(record: Any, state: State) -> ModuleType:
-    """The first implementation that does not decline.
+    """The first implementation that does not decline, nor yields to another (an optional word of a module's).
 
     Raises:
         ValueError: all decline (possible only under `use`); every reason is given.
     """
     reasons, only = [], _only.get()
     for implementation in IMPLEMENTATIONS[type(record)]:
-        name = name_of(implementation)
-        reason = implementation.declines(record, state) if only in (None, name) else None
-        if only in (None, name) and reason is None:
+        if only is not None and only != name_of(implementation):
+            reason = f"only {only} is asked for"
+        else:
+            reason = implementation.declines(record, state)
+        if reason is None and only is None and hasattr(implementation, "yields"):
+            reason = implementation.yields(record, state)
+        if reason is None:
             return implementation
-        reasons.append(f"{name}: {reason or f'only {only} is asked for'}")
+        reasons.append(f"{name_of(implementation)}: {reason}")
     raise ValueError(f"no implementation of {type(record).__name__} will run: {'; '.join(reasons)}")
 
 
@@ -95,12 +106,11 @@ class Scan(nn.Module):
     def forward(self, record: Any, state: State, clock: Clock | None = None) -> tuple[Tensor, State]:
         kind = record.output.dtype
         record, state = prepare(record, state, clock)
-        with _unlowered(record.output.device.type):
+        device = record.output.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            # it would send sums, solves and states that are kept wide through bfloat16
+            with torch.autocast(device, enabled=False):
+                read, state = choose(record, state).scan(record, state)
+        else:
             read, state = choose(record, state).scan(record, state)
-        return read.to(kind), state
-
-
-def _unlowered(device: str) -> contextlib.AbstractContextManager:
-    """Inside, autocast does nothing: it would send sums, solves and states that are kept wide through bfloat16."""
-    lowers = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.autocast(device, enabled=False) if lowers else contextlib.nullcontext()
+        return read if read.dtype == kind else read.to(kind), state

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from recurra import Clock, use
 from recurra.ops import Cell, Rule, Scan, native as door
 from recurra.ops.cell import loop, native, rules
-from recurra.ops.scan import prepare
+from recurra.ops.scan import choose, name_of, prepare
 
 pytestmark = pytest.mark.skipif(door.available() is not None, reason=str(door.available()))
 
@@ -291,3 +291,19 @@ def test_compiling_is_said_once(caplog):
         for _ in range(2):
             Scan()(record, state)
     assert len([x for x in caplog.messages if "cell-mine" in x]) <= 1
+
+
+@pytest.mark.parametrize(("rule", "B", "T", "trains", "chosen"), [
+    (rules.LSTM, 1, 1, False, "native"), (rules.LSTM, 64, 9, True, "native"), (rules.LSTM, 64, 9, False, "torch"),
+    (rules.GRU_AFTER, 64, 9, False, "native"), (rules.GRU_AFTER, 64, 1, False, "torch"),
+    (rules.ELMAN_TANH, 2, 1, True, "torch"), (rules.ELMAN_TANH, 2, 5, True, "native"),
+])  # fmt: skip
+def test_torchs_functions_run_where_they_are_faster(rule, B, T, trains, chosen):
+    record, state = _make(rule, B, T, inputs=5)
+    record.weight.requires_grad_(trains)
+    assert name_of(choose(record, state)) == chosen
+    with use("native"):
+        assert name_of(choose(record, state)) == "native"
+    # nothing of torch's knows a clock, or a drive that is there
+    clocked = record._replace(reset=torch.zeros(B, T, dtype=torch.bool))
+    assert name_of(choose(clocked, state)) == name_of(choose(record.driven(), state)) == "native"

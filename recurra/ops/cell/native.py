@@ -8,6 +8,7 @@ backward the three products of a piece follow its scan. A few steps make even th
 import functools
 import hashlib
 import re
+import sys
 from typing import Any, NamedTuple
 
 import torch
@@ -15,13 +16,20 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
-from recurra.ops.cell import Cell, Rule
+from recurra.ops.cell import Cell, Rule, rules, torch as fused
 from recurra.ops.cell.emit import emit
 from recurra.ops.cell.trace import Untraceable
 from recurra.shapes import Float, Tensor
 
 PIECE = 1024  # rows of W x that are made at once
-SHORT = 16  # rows that are too few to pack R for
+SHORT = 32  # rows that are too few to pack R for
+CROWD = 48  # rows with which torch's products come to be worth what they cost to begin
+
+# Where torch's fused functions measured faster, on one thread: sequences of this many steps or fewer, in training, and
+# for a crowd of rows without gradients. Their products are the same; an LSTM's gates are cheaper there, and so is a
+# step that needs a graph. Everywhere else ours are up to ten times faster.
+TRAINS = {rules.GRU_AFTER: 1, rules.ELMAN_TANH: 4, rules.ELMAN_RELU: 4}
+RUNS = {rules.LSTM: sys.maxsize, rules.GRU_AFTER: 2, rules.ELMAN_TANH: 2, rules.ELMAN_RELU: 2}
 
 
 class Kernel(NamedTuple):
@@ -49,45 +57,64 @@ def _kernel(rule: Rule) -> Kernel | str:
 
 def declines(record: Cell, state: tuple[Tensor, ...]) -> str | None:
     """A rule that makes its own products or has no trace, a projected state, or what no kernel takes."""
-    rule, drive, weight, params, project, _, _, entering, bias = record
+    if torch.compiler.is_compiling():
+        return "torch.compile cannot see into the kernels"
+    looks = [x if x is None else (x.shape, x.dtype, x.is_cpu) for x in (*record[1:], *state)]
+    return _verdict(record.rule, *looks)
+
+
+def yields(record: Cell, state: tuple[Tensor, ...]) -> str | None:
+    """Sizes at which torch has a faster function for the same cell, where no clock is in its way."""
+    rule, x, weight, params, _, reset, valid, entering, bias = record
+    B, T, _ = x.shape
+    trains = native.tracked(x, entering, bias, weight, params, *state)
+    if (trains or B >= CROWD) and reset is valid is None and (TRAINS if trains else RUNS).get(rule, 0) >= T:
+        return None if fused.declines(record, state) else "torch's own function is faster at this size"
+    return None
+
+
+Look = tuple[torch.Size, torch.dtype, bool] | None
+
+
+@functools.lru_cache(4096)
+def _verdict(
+    rule: Rule, drive: Look, weight: Look, params: Look, project: Look, reset: Look, valid: Look, entering: Look,
+    bias: Look, *state: Look,
+) -> str | None:  # fmt: skip
+    """Why a record and state that look like this are declined: a step should not have to think it all over."""
     if rule.operator == "own":
         return f"the rule {rule.name} makes its own products"
     if project is not None:
         return "no kernel projects the state"
-    if not _fits(record, state):
+    shapes = (None if x is None else x[0] for x in (drive, weight, params, reset, valid, entering, bias))
+    if not _fits(rule, [x[0] for x in state if x is not None], *shapes):
         return "the shapes do not fit the rule"
     kernel = _kernel(rule)
     if isinstance(kernel, str):
         return kernel
-    return native.declines(kernel.engine, drive, weight, params, entering, bias, *state)
+    kinds = (drive, weight, params, entering, bias, *state)
+    samples = [torch.empty(1, dtype=x[1], device="cpu" if x[2] else "meta") for x in kinds if x is not None]
+    return native.declines(kernel.engine, *samples)
 
 
-def _fits(record: Cell, state: tuple[Tensor, ...]) -> bool:
+def _fits(
+    rule: Rule, state: list[torch.Size], drive: Any, weight: Any, params: Any, reset: Any, valid: Any, entering: Any,
+    bias: Any,
+) -> bool:  # fmt: skip
     """Whether every tensor has the shape that the kernel takes it to have."""
-    rule, drive, weight, params, _, reset, valid, entering, bias = record
-    B, T, inputs = drive.shape
-    N = state[0].shape[-1]
-    driven, own = rule.drive * N, None
-    if rule.operator == "diagonal":
-        own = (rule.recur, N)
-    elif rule.operator == "dense":
-        heads = weight.shape[1] if weight is not None and weight.ndim == 4 else 1
-        own = (rule.recur, heads, N // heads, N // heads)
-    shapes = (
-        (weight, own),
-        (params, (rule.params, N) if rule.params else None),
-        (entering, (driven, inputs)),
-        (bias, (driven,)),
-        (reset, (B, T)),
-        (valid, (B, T)),
-    )
+    (B, T, inputs), N = drive, state[0][-1]
+    heads = weight[1] if weight is not None and len(weight) == 4 else 1
+    own = {"dense": (rule.recur, heads, N // heads, N // heads), "diagonal": (rule.recur, N), "none": None}
+    masks, driven = (None, (B, T)), (rule.drive * N,)
     return (
-        (entering is not None or inputs == driven)
-        and len(state) == rule.state
-        and all(x.shape == (B, N) for x in state)
-        and (weight is None) == (own is None)
-        and (params is None) == (not rule.params)
-        and all(x is None or x.shape == shape for x, shape in shapes)
+        min(B, T, inputs, N) > 0
+        and state == [(B, N)] * rule.state
+        and weight == own[rule.operator]
+        and params == ((rule.params, N) if rule.params else None)
+        and reset in masks
+        and valid in masks
+        and ((*driven, inputs) == entering or (entering is None and driven == (inputs,)))
+        and bias in (None, driven)
     )
 
 
@@ -113,8 +140,9 @@ def scan(
     if rule.operator == "diagonal":
         assert weight is not None
         params, weight = weight if params is None else torch.cat((params, weight)), None
-    given = _Given(x, entering, bias, weight, params, *(None if m is None else m.contiguous() for m in (reset, valid)))
-    if native.tracked(*given[:5], *state):
+    reset, valid = (None if mask is None else mask.contiguous() for mask in (reset, valid))
+    given = _Given(x, entering, bias, weight, params, reset, valid)
+    if native.tracked(x, entering, bias, weight, params, *state):
         read, *last = _Cell.apply(kernel, *given, *state)
         return read, tuple(last)
     if entering is not None and x.shape[0] * x.shape[1] <= SHORT:
@@ -216,15 +244,14 @@ def _short(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """A few steps."""
     x, _, bias, weight, params, reset, valid = given
-    B, T, K = x.shape
-    N = state[0].shape[1]
-    x, first = native.lines(x), tuple(map(native.dense, state))
-    weight, entering = _dense(weight), native.dense(entering)
-    read, last = torch.empty((B, T, N), dtype=x.dtype), tuple(torch.empty_like(part) for part in first)
+    (B, T, K), N = x.shape, state[0].shape[1]
+    x, first = native.lines(x), [native.dense(part) for part in state]
+    weights = [None if w is None else native.dense(w) for w in (entering, bias, weight, params)]
+    read, last = x.new_empty((B, T, N)), tuple([torch.empty_like(part) for part in first])
+    heads = 1 if weight is None else weight.shape[1]
     native.call(
-        kernel.engine, "short", x, x.stride(0), x.stride(1), K, entering, _dense(bias), None, 0, 0,
-        *_sizes(x, weight, N), weight, None, 0, _dense(params), reset, valid, T, read, T * N, N, None, 0, 0,
-        torch.empty((2, B, N), dtype=x.dtype), *first, *last,
+        kernel.engine, "short", x, x.stride(0), x.stride(1), K, *weights, B, T, heads, N // heads,
+        torch.get_num_threads(), reset, valid, read, *first, *last,
     )  # fmt: skip
     return read, last
 

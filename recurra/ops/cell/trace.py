@@ -234,7 +234,8 @@ class _Recorder(TorchDispatchMode):
                 return self._said_otherwise(func, name, args, kwargs)
         result = func(*args, **kwargs)
         if tuple(result.shape) not in ((UNITS,), (1,), ()):
-            raise Untraceable(f"a compiled rule is pointwise over its units: '{self.saying or name}' changes their shape")
+            name = self.saying or name
+            raise Untraceable(f"a compiled rule is pointwise over its units: '{name}' changes their shape")
         self.name(result, word)
         return result
 

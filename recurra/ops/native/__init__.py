@@ -14,6 +14,7 @@ import os
 import pathlib
 import platform
 import shlex
+import struct
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -34,7 +35,7 @@ REALS = {
 HERE = pathlib.Path(__file__).parent
 log = logging.getLogger("recurra")
 
-Function = Callable[[ctypes.Array, int], int]
+Function = Callable[[bytes, int], int]
 
 
 # engine -> C that was written from a trace; every other engine's lies here in a file
@@ -45,12 +46,12 @@ class Missing(Exception):
     """There is no library, and why."""
 
 
-def _compiler() -> list[str]:
+def compiler() -> list[str]:
     """The command that `CC` names, or cc."""
     return shlex.split(os.environ.get("CC", "")) or ["cc"]
 
 
-def _cache() -> pathlib.Path:
+def cache() -> pathlib.Path:
     """Where libraries are kept."""
     if own := os.environ.get("RECURRA_CACHE"):
         return pathlib.Path(own)
@@ -65,7 +66,7 @@ def _version() -> str:
     Raises:
         Missing: there is none.
     """
-    command = _compiler()
+    command = compiler()
     try:
         done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -97,7 +98,7 @@ def _compile(engine: str, real: str, path: pathlib.Path) -> None:
     if engine in _written:
         source, flags = path.with_suffix(".c"), (*FLAGS, *FREER, f"-I{HERE}")
         source.write_text(_written[engine])
-    command = [*_compiler(), *flags, f"-DREAL={real}", str(source), "-o", str(path), *_openmp(), "-lm"]
+    command = [*compiler(), *flags, f"-DREAL={real}", str(source), "-o", str(path), *_openmp(), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -118,7 +119,7 @@ def _load(engine: str, real: str) -> ctypes.CDLL:
     key = hashlib.sha256()
     for part in (*(x.read_bytes() for x in sources), *(x.encode() for x in parts)):
         key.update(part + b"\0")
-    path = _cache() / f"{engine}-{real}-{key.hexdigest()[:20]}.so"
+    path = cache() / f"{engine}-{real}-{key.hexdigest()[:20]}.so"
     try:
         if path.exists():
             return ctypes.CDLL(str(path))
@@ -138,8 +139,8 @@ def _load(engine: str, real: str) -> ctypes.CDLL:
 def _workshop() -> tempfile.TemporaryDirectory[str]:
     """A folder to compile in: inside the cache, or, where that cannot be written, one of this process alone."""
     try:
-        _cache().mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=_cache())
+        cache().mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=cache())
     except OSError as error:
         _say(f"compiled kernels cannot be kept ({error}): every process compiles its own; set RECURRA_CACHE")
         return tempfile.TemporaryDirectory(prefix="recurra-")
@@ -212,6 +213,8 @@ def lines(x: Tensor) -> Tensor:
 
 def dense(x: Tensor) -> Tensor:
     """`x` without gaps, and no promise of torch's to conjugate or negate it later."""
+    if x.is_contiguous() and not x.is_neg() and not x.is_conj():
+        return x
     return x.resolve_conj().resolve_neg().contiguous()
 
 
@@ -233,6 +236,11 @@ def rows(x: Tensor | None) -> tuple[Tensor | None, int, int, int]:
     return x, strides[0], strides[1], strides[2] if x.ndim > 2 else 0
 
 
+@functools.cache
+def _struct(fields: int) -> struct.Struct:
+    return struct.Struct(f"{fields}q")
+
+
 def call(engine: str, name: str, *arguments: Tensor | int | None) -> None:
     """Run a C function on the fields of its struct: tensors go as addresses, None as NULL, whole numbers as int64.
 
@@ -245,7 +253,7 @@ def call(engine: str, name: str, *arguments: Tensor | int | None) -> None:
     assert isinstance(first, Tensor)
     function = _function(engine, name, REALS[first.dtype])
     fields = [x if isinstance(x, int) else 0 if x is None else x.data_ptr() for x in arguments]
-    code = function((ctypes.c_int64 * len(fields))(*fields), len(fields))
+    code = function(_struct(len(fields)).pack(*fields), len(fields))
     if code == 1:
         raise MemoryError(f"no memory for the {engine} kernel's scratch")
     assert code == 0, f"{engine}_{name} was called with {len(fields)} fields"

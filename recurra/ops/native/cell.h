@@ -318,12 +318,14 @@ typedef struct {
     const uint8_t *reset, *valid; I mask_b;
     REAL *y; I y_b, y_t;
     REAL *saved; I saved_b, saved_t;    /* 0: nothing is kept */
-    REAL *hidden;                       /* two (B, N): state[0] before and after */
+    REAL *hidden;                       /* room for two (B, N), state[0] before and after; 0: is found */
     const REAL *first[STATES];
     REAL *last[STATES];                 /* may be first */
 } Forward;
 
 static int run(const Forward *f) {
+    REAL *const hidden = f->hidden ? f->hidden : malloc(2 * f->B * f->heads * f->d * sizeof(REAL));
+    if (!hidden) return 1;
     const I B = f->B, T = f->T, heads = f->heads, d = f->d, N = heads * d, Z = N + FU;
     I by_rows, by_units;
     int failed = 0;
@@ -344,13 +346,13 @@ static int run(const Forward *f) {
 #endif
         for (I b = s.b0; b < s.b1; b++)
             for (I i = 0; i < STATES; i++) {
-                REAL *to = (i ? f->last[i] : f->hidden) + b * N + s.u0;
+                REAL *to = (i ? f->last[i] : hidden) + b * N + s.u0;
                 if (f->reset && f->reset[b * f->mask_b]) memset(to, 0, bytes);
                 else if (to != f->first[i] + b * N + s.u0) memcpy(to, f->first[i] + b * N + s.u0, bytes);
             }
         if (s.crew > 1) meet(&meeting, omp_get_num_threads());
         for (I t = 0; t < T && !failed; t++) {
-            REAL *before = f->hidden + t % 2 * B * N, *after = t < T - 1 ? f->hidden + (t + 1) % 2 * B * N : f->last[0];
+            REAL *before = hidden + t % 2 * B * N, *after = t < T - 1 ? hidden + (t + 1) % 2 * B * N : f->last[0];
             for (I c = s.b0; c < s.b1; c += CHUNK) {
                 const I m = least_of(CHUNK, s.b1 - c);
 #if GATES
@@ -382,6 +384,7 @@ static int run(const Forward *f) {
         free(z);
         flush_off(old);
     }
+    if (!f->hidden) free(hidden);
     return failed;
 }
 I cell_forward(const Forward *f, I n) {
@@ -390,15 +393,22 @@ I cell_forward(const Forward *f, I n) {
 }
 
 /* A few steps with their input projection, W where it lies too: the weights are read once, and nothing else. */
-typedef struct { const REAL *x; I x_b, x_t, K; const REAL *input, *bias; Forward f; } Short;
+typedef struct {
+    const REAL *x; I x_b, x_t, K;
+    const REAL *input, *bias, *w, *param;
+    I B, T, heads, d, threads;
+    const uint8_t *reset, *valid;
+    REAL *y;
+    const REAL *first[STATES];
+    REAL *last[STATES];
+} Short;
 
 I cell_short(const Short *s, I n) {
     CHECK(s, n)
-    Forward f = s->f;
-    const I B = f.B, T = f.T, rows = DRIVE * f.heads * f.d, blocks = ceil_of(rows, 16);
+    const I B = s->B, T = s->T, N = s->heads * s->d, rows = DRIVE * N, blocks = ceil_of(rows, 16);
     REAL *drive = malloc(sizeof(REAL) * B * T * rows);
     if (!drive) return 1;
-    const I threads = B * T * rows * s->K > 150000 ? least_of(f.threads, blocks) : 1;
+    const I threads = B * T * rows * s->K > 150000 ? least_of(s->threads, blocks) : 1;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         const unsigned old = flush_on();
@@ -412,7 +422,12 @@ I cell_short(const Short *s, I n) {
         }
         flush_off(old);
     }
-    f.drive = drive, f.drive_b = rows, f.drive_t = B * rows;
+    Forward f = {
+        .drive = drive, .drive_b = rows, .drive_t = B * rows, .B = B, .T = T, .heads = s->heads, .d = s->d,
+        .threads = s->threads, .w = s->w, .param = s->param, .reset = s->reset, .valid = s->valid, .mask_b = T,
+        .y = s->y, .y_b = T * N, .y_t = N,
+    };
+    for (I i = 0; i < STATES; i++) f.first[i] = s->first[i], f.last[i] = s->last[i];
     const int failed = run(&f);
     free(drive);
     return failed;
