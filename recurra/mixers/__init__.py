@@ -6,8 +6,12 @@ from recurra.mixers.cell.fast_weights_rnn import FastWeightsRNN
 from recurra.mixers.cell.gru import GRU
 from recurra.mixers.cell.lstm import LSTM
 from recurra.mixers.cell.slstm import SLSTM
+from recurra.mixers.delta.comba import Comba
 from recurra.mixers.delta.deltanet import DeltaNet
+from recurra.mixers.delta.deltaproduct import DeltaProduct
 from recurra.mixers.delta.gated_deltanet import GatedDeltaNet
+from recurra.mixers.delta.kda import KDA
+from recurra.mixers.delta.rwkv7 import RWKV7
 from recurra.mixers.diag.dss import DSS
 from recurra.mixers.diag.gss import GSS
 from recurra.mixers.diag.h3 import H3
@@ -61,6 +65,9 @@ MIXERS: dict[str, type[Mixer]] = {
     "mamba2": Mamba2,
     "deltanet": DeltaNet,
     "gated_deltanet": GatedDeltaNet,
+    "deltaproduct": DeltaProduct,
+    "kda": KDA,
+    "comba": Comba,
     "hgrn2": HGRN2,
     "transnormer": TransNormer,
     "rfa": RFA,
@@ -78,6 +85,7 @@ MIXERS: dict[str, type[Mixer]] = {
     "rwkv4": RWKV4,
     "rwkv5": RWKV5,
     "rwkv6": RWKV6,
+    "rwkv7": RWKV7,
     "channel_mix": ChannelMix,
     "mlstm": MLSTM,
     "slstm": SLSTM,

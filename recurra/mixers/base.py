@@ -2,6 +2,7 @@
 
 import abc
 import inspect
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +25,7 @@ class Mixer(nn.Module, abc.ABC):
 
     grows: ClassVar[bool] = False  # the state grows with the sequence: no constant memory
     timed: ClassVar[bool] = False  # has a notion of time: honours `Clock.dt`
+    shares: ClassVar[bool] = False  # later layers of its kind read what its `share` gives, as `first`
     undecayed: ClassVar[tuple[str, ...]] = ()  # matrices that weight decay must leave alone; vectors always are
     config: dict[str, Any]
 
@@ -44,13 +46,33 @@ class Mixer(nn.Module, abc.ABC):
         """The architecture itself. T >= 1, and steps that did not happen are at each row's end."""
 
     def forward(
-        self, x: Float[Tensor, "B T D"], state: State | None = None, clock: Clock | None = None
+        self,
+        x: Float[Tensor, "B T D"],
+        state: State | None = None,
+        clock: Clock | None = None,
+        first: Float[Tensor, "B T D"] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], State]:
         """Run over x from `state` (None: the start). Returns the outputs and the state after the last step.
 
+        `first` is what `share` of the first layer of its kind in a stack gave; only for architectures that `shares`.
+
         Raises:
-            ValueError: the clock has another shape than x, or a `dt` that this architecture has no use for.
+            ValueError: the clock has another shape than x, or a `dt` that this architecture has no use for, or it has
+                no use for `first`.
         """
+        if first is not None and not self.shares:
+            raise ValueError(f"{type(self).__name__} reads nothing of another layer: it cannot use `first`")
+        return self.in_order(self.mix, x, state, clock, *(() if first is None else (first,)))
+
+    def in_order(
+        self,
+        run: Callable[..., tuple[Tensor, State]],
+        x: Tensor,
+        state: State | None,
+        clock: Clock | None,
+        *more: Tensor,
+    ) -> tuple[Tensor, State]:
+        """`run(x, state, clock, *more)` as `mix` is: a state, T >= 1, steps that did not happen at each row's end."""
         state = self.initial_state(len(x)) if state is None else state
         clock = clock or None
         if clock is not None:
@@ -59,10 +81,10 @@ class Mixer(nn.Module, abc.ABC):
             return x, state
         valid = None if clock is None else clock.valid
         if clock is None or valid is None:
-            return self.mix(x, state, clock)
+            return run(x, state, clock, *more)
         clock, order = clock.aligned()
         index = order[..., None].expand_as(x)
-        y, state = self.mix(x.gather(1, index), state, clock)
+        y, state = run(x.gather(1, index), state, clock, *(part.gather(1, index) for part in more))
         happened = valid.gather(1, order)[..., None]
         return torch.empty_like(y).scatter(1, index, y.masked_fill(~happened, 0)), state
 

@@ -52,6 +52,12 @@ def build_mixer(name: str, width: int, keywords: dict[str, Any]) -> Mixer:
     return MIXERS[name](width, **keywords)
 
 
+def place(name: str, layer: int, depth: int) -> dict[str, int]:
+    """Keywords that say which layer of those of its kind a mixer is, for mixers that ask."""
+    asks = {"layer", "depth"} <= inspect.signature(MIXERS[name]).parameters.keys()
+    return {"layer": layer, "depth": depth} if asks else {}
+
+
 class GatedMLP(nn.Module):
     """Two projections multiplied, one through SiLU, and a third back: y = W_o (silu(W_g x) * W_v x).
 
@@ -73,19 +79,24 @@ class Block(nn.Module):
 
     def __init__(self, mixer: Mixer, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.mixer_norm, self.mixer = nn.RMSNorm(width, eps=1e-6), mixer
+        self.mixer_norm = nn.RMSNorm(width, eps=1e-6)
+        self.mixer: Any = mixer
         self.mlp_norm = nn.RMSNorm(width, eps=1e-6) if hidden else None
         self.mlp = GatedMLP(width, hidden) if hidden else None
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None
-    ) -> tuple[Float[Tensor, "B T D"], State]:
-        mixed, state = self.mixer(self.mixer_norm(x), state, clock)
+        self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None, first: Tensor | None
+    ) -> tuple[Float[Tensor, "B T D"], State, Tensor | None]:
+        """The stream, the state, and what later mixers of the kind read: `first` or, without, what this one shares."""
+        normal = self.mixer_norm(x)
+        mixed, after = self.mixer(normal, state, clock, first)
+        if self.mixer.shares and first is None:
+            first = self.mixer.share(normal, state, clock)
         x = x + self.dropout(mixed)
         if self.mlp is not None and self.mlp_norm is not None:
             x = x + self.dropout(self.mlp(self.mlp_norm(x)))
-        return x, state
+        return x, after, first
 
 
 class Backbone(nn.Module):
@@ -118,8 +129,13 @@ class Backbone(nn.Module):
                 raise ValueError(f"keywords are given for {name!r}, but the pattern {pattern!r} has none")
         hidden = round(width / 3) * 8 if hidden is None else hidden
         layers = [names[i % len(names)] for i in range(depth)]
+        placed = (
+            place(name, layers[:i].count(name), layers.count(name)) | mixers.get(name, {})
+            for i, name in enumerate(layers)
+        )
         self.blocks: Any = nn.ModuleList(
-            Block(build_mixer(name, width, mixers.get(name, {})), width, hidden, dropout) for name in layers
+            Block(build_mixer(name, width, keywords), width, hidden, dropout)
+            for name, keywords in zip(layers, placed, strict=True)
         )
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self._scale_outputs(depth)
@@ -153,9 +169,10 @@ class Backbone(nn.Module):
         self, x: Float[Tensor, "B T D"], state: State | None = None, clock: Clock | None = None
     ) -> tuple[Float[Tensor, "B T D"], State]:
         states: State = self.initial_state(len(x)) if state is None else state
-        after = []
+        after, firsts = [], {}
         for block, before in zip(self.blocks, states, strict=True):
-            x, new = block(x, before, clock)
+            kind = type(block.mixer)
+            x, new, firsts[kind] = block(x, before, clock, firsts.get(kind))
             after.append(new)
         return self.norm(x), tuple(after)
 

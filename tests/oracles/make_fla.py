@@ -57,7 +57,18 @@ def gated_delta(q, k, v, g, beta, A_log, dt_bias, allow_neg_eigval, **_):
     return naive_recurrent_gated_delta_rule(unit(q), unit(k), v, beta, g, output_final_state=True)
 
 
-def numbers(name, layer, module, operation, kernel):
+def by_torch():
+    """Their norms and short convolution, without the kernels that need a GPU."""
+    gates = {"swish": F.silu, "sigmoid": F.sigmoid}
+    RMSNorm.forward = lambda self, x: F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+    FusedRMSNormGated.forward = lambda self, x, g: RMSNorm.forward(self, x) * gates[self.activation](g)
+    ShortConvolution.forward = lambda self, x, **_: (
+        F.silu(nn.Conv1d.forward(self, x.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2)),
+        None,
+    )
+
+
+def numbers(name, layer, module, operation, kernel, steps=STEPS):
     """The layer, with `kernel` of its module replaced by `operation`, over random inputs."""
     last = []
 
@@ -67,7 +78,7 @@ def numbers(name, layer, module, operation, kernel):
         return o, state
 
     setattr(module, kernel, remember)
-    x = torch.randn(2, STEPS, WIDTH)
+    x = torch.randn(2, steps, WIDTH)
     layer = layer.double().eval()
     with torch.no_grad():
         for p in layer.parameters():
@@ -84,12 +95,7 @@ def numbers(name, layer, module, operation, kernel):
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    RMSNorm.forward = lambda self, x: F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
-    FusedRMSNormGated.forward = lambda self, x, g: F.rms_norm(x, x.shape[-1:], self.weight, self.eps) * F.silu(g)
-    ShortConvolution.forward = lambda self, x, **_: (
-        F.silu(nn.Conv1d.forward(self, x.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2)),
-        None,
-    )
+    by_torch()
     sizes = {"hidden_size": WIDTH, "num_heads": HEADS}
     written = numbers(
         "linear_attention",

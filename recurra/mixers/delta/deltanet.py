@@ -6,6 +6,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Delta, Scan
 from recurra.parts.conv import ShortConvolution
+from recurra.parts.delta import check_strength
 from recurra.parts.norms import RMSNorm, unit
 from recurra.shapes import Float, Tensor
 
@@ -43,9 +44,7 @@ class DeltaNet(Mixer):
         super().__init__()
         if width % heads:
             raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
-        if not 0 < strength <= 2:
-            raise ValueError(f"strength is {strength}: it must be above 0 and at most 2, or the memory grows for ever")
-        self.heads, self.size, self.strength = heads, width // heads, strength
+        self.heads, self.size, self.strength = heads, width // heads, check_strength(strength)
         self.project = nn.Linear(width, 3 * width + heads, bias=False)
         self.conv = ShortConvolution(3 * width, size=conv_size, bias=False)
         self.norm = RMSNorm(self.size)

@@ -1,6 +1,5 @@
 """Gated DeltaNet: the delta rule, to correct one thing, with a decay, to let all of it go."""
 
-import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -8,7 +7,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Delta, Scan
 from recurra.parts.conv import ShortConvolution
-from recurra.parts.init import step_bias_
+from recurra.parts.delta import Fading, check_strength, size_of
 from recurra.parts.norms import RMSNorm, unit
 from recurra.shapes import Float, Tensor
 
@@ -59,22 +58,15 @@ class GatedDeltaNet(Mixer):
         conv_size: int = 4,
     ) -> None:
         super().__init__()
-        if head_size is None and width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}; or give head_size")
-        if not 0 < strength <= 2:
-            raise ValueError(f"strength is {strength}: it must be above 0 and at most 2, or the memory grows for ever")
-        self.heads, self.size, self.strength = heads, head_size or width // heads, strength
+        self.heads, self.size, self.strength = heads, size_of(width, heads, head_size), check_strength(strength)
         keys, values = heads * self.size, expand * heads * self.size
         self.mixed = [keys, keys, values]
         self.splits = [sum(self.mixed), values, heads, heads]
         self.project = nn.Linear(width, sum(self.splits), bias=False)
         self.conv = ShortConvolution(sum(self.mixed), size=conv_size, bias=False)
-        # an even spread of rates, away from 0, whose logarithm is infinite
-        self.log_rate = nn.Parameter(torch.empty(heads).uniform_(0.01, 16).log())
-        self.step_bias = nn.Parameter(torch.empty(heads))
+        self.fading = Fading(heads)
         self.norm = RMSNorm(values // heads)
         self.out = nn.Linear(values, width, bias=False)
-        step_bias_(self.step_bias)
         self.scan = Scan()
 
     def initial_state(self, batch: int) -> DeltaState:
@@ -90,8 +82,5 @@ class GatedDeltaNet(Mixer):
         query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in mixed.split(self.mixed, -1))
         query, key = unit(query) * self.size**-0.5, unit(key)
         write = self.strength * write.to(memory.dtype).sigmoid()[..., None]
-        # the decay is wide: a rounded one is wrong at every later step
-        log_decay = -self.log_rate.to(memory.dtype).exp() * F.softplus(forget.to(memory.dtype) + self.step_bias)
-        record = Delta(query, key, write * value, write * key, log_decay)
-        read, memory = self.scan(record, memory, clock)
+        read, memory = self.scan(Delta(query, key, write * value, write * key, self.fading(forget)), memory, clock)
         return self.out(self.norm(read).flatten(-2).to(x.dtype) * F.silu(gate)), (past, memory)

@@ -22,8 +22,8 @@ def by_transformers():
         {
             "project.weight": torch.cat([*(part.flatten(0, 1) for part in parts), write, forget]),
             "conv.weight": weights["conv1d.weight"][:, 0],
-            "log_rate": weights["A_log"],
-            "step_bias": weights["dt_bias"],
+            "fading.log_rate": weights["A_log"],
+            "fading.step_bias": weights["dt_bias"],
             "norm.weight": weights["norm.weight"],
             "out.weight": weights["out_proj.weight"],
         }
@@ -38,8 +38,8 @@ def by_flash_linear_attention():
         {
             "project.weight": torch.cat([weights[f"{name}_proj.weight"] for name in "qkvgba"]),
             "conv.weight": torch.cat([weights[f"{name}_conv1d.weight"][:, 0] for name in "qkv"]),
-            "log_rate": weights["A_log"],
-            "step_bias": weights["dt_bias"],
+            "fading.log_rate": weights["A_log"],
+            "fading.step_bias": weights["dt_bias"],
             "norm.weight": weights["o_norm.weight"],
             "out.weight": weights["o_proj.weight"],
         }
@@ -83,7 +83,7 @@ def test_packed_sequences_equal_transformers_on_each():
 
 def test_it_starts_as_the_paper_says():
     mixer = GatedDeltaNet(256, heads=256)
-    rate, step = mixer.log_rate.exp(), F.softplus(mixer.step_bias)
+    rate, step = mixer.fading.log_rate.exp(), F.softplus(mixer.fading.step_bias)
     assert rate.min() >= 0.0099 and rate.max() <= 16.001 and 6.5 < rate.mean() < 9.5
     assert step.min() >= 1e-3 * 0.999 and step.max() <= 1e-1 * 1.001
 

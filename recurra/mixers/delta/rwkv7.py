@@ -1,0 +1,145 @@
+"""RWKV-7, Goose."""
+
+import math
+
+import torch
+from torch import nn
+
+from recurra.clock import Clock
+from recurra.mixers.base import Mixer
+from recurra.ops import LowRank, Scan
+from recurra.parts.lerp import TokenShift, looking_back, place
+from recurra.parts.norms import HeadNorm, unit
+from recurra.shapes import Float, State, Tensor
+
+
+def _narrow(width: int, rank: int, between: nn.Module, start: Float[Tensor, " D"] | None) -> nn.Sequential:
+    """Through a few features and back: W_2 f(W_1 x) + b, at the start b whatever x is; None: no b."""
+    into, back = nn.Linear(width, rank, bias=False), nn.Linear(rank, width, bias=start is not None)
+    nn.init.zeros_(into.weight)
+    # the orthogonal start of a weight that has more rows than columns is scaled so that its columns keep their length
+    nn.init.orthogonal_(back.weight, 0.1 * max(1, rank / width) ** 0.5)
+    if start is not None:
+        with torch.no_grad():
+            back.bias.copy_(start)
+    return nn.Sequential(into, between, back)
+
+
+class RWKV7(Mixer):
+    r"""A memory corrected by the delta rule in which every channel has its own decay and its own rate of learning.
+
+    .. math::
+        S_t = \operatorname{diag}(w_t)\, S_{t-1} - (a_t \odot \kappa_t) \kappa_t^\top S_{t-1} + k_t v_t^\top \qquad
+        y_t = W_o \bigl((\operatorname{norm}(S_t^\top r_t) + (r_t \odot \rho)^\top k_t\, v_t) \odot g_t\bigr)
+    .. math::
+        w_t = \exp(-e^{-1/2} \sigma(\omega + B_w \tanh(A_w x^{(w)}_t))) \qquad
+        a_t = \sigma(\alpha + B_a A_a x^{(a)}_t) \qquad g_t = B_g\, \sigma(A_g x^{(g)}_t)
+    .. math::
+        \kappa_t = \frac{k'_t \odot \xi}{\lVert k'_t \odot \xi \rVert} \qquad
+        k_t = k'_t \odot (1 + (a_t - 1) \odot \eta) \qquad
+        v_t = v'_t + (v^{0}_t - v'_t) \odot \sigma(\nu + B_v A_v x^{(v)}_t)
+
+    where r, k' and v' are linear, each in its own blend of x and the x before it,
+    :math:`x^{(i)}_t = x_t + \mu_i \odot (x_{t-1} - x_t)`, norm is a group norm of each head with epsilon 64e-5, and
+    :math:`v^0` are the values of the stack's first layer, which every later layer reads too: `share` gives them,
+    `first` takes them. In that layer v = v'. Goose, Peng et al. 2025, https://arxiv.org/abs/2503.14456. The paper's
+    block is this and then `channel_mix` without `receptance`. Unlike the authors' code heads are counted, not fixed at
+    64 features each, lengths have 1e-6 inside the root, and no square projection starts at zero.
+    State: the last x, `(B, D)`, and the memory S, `(B, H, K, K)` with K = width / heads; float32.
+
+    Args:
+        width: features in and out (D).
+        heads: independent memories (H); divides `width`.
+        decay_rank: of the map that chooses the decay, A_w and B_w; None: 2.5 sqrt(width), to a multiple of 32.
+        rate_rank: of the map that chooses the rate, A_a and B_a; None: as `decay_rank`.
+        value_rank: of the map that blends in the first layer's values; None: 1.7 sqrt(width), likewise.
+        gate_rank: of the gate's map, A_g and B_g; None: 5 sqrt(width), likewise.
+        layer: which layer of the stack this is, from 0: sets where decays, blends and the norm start.
+        depth: layers in the stack.
+
+    Raises:
+        ValueError: `heads` does not divide `width`, `layer` is not one of `depth`, or a later layer runs without the
+            first one's values.
+    """
+
+    shares = True
+    undecayed = ("shift.share", "bonus")
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int = 4,
+        decay_rank: int | None = None,
+        rate_rank: int | None = None,
+        value_rank: int | None = None,
+        gate_rank: int | None = None,
+        layer: int = 0,
+        depth: int = 1,
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
+        up, left = place(layer, depth)
+        self.heads, self.size, self.layer = heads, width // heads, layer
+        # receptance, decay, key, value, rate, gate
+        self.shift = TokenShift(*(looking_back(width, share * left) for share in (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)))
+        projections = (nn.Linear(width, width, bias=False) for _ in range(4))
+        self.receptance, self.key, self.value, self.out = projections
+        ramp = torch.arange(width) / max(width - 1, 1)
+        line = ramp - 0.5
+        inside = 2 * (torch.arange(width) % self.size) / max(self.size - 1, 1) - 1
+        bow = inside * inside.abs()
+
+        def rank(given: int | None, factor: float) -> int:
+            return given or max(32, 32 * round(factor * math.sqrt(width) / 32))
+
+        rates = -5.5 + 6 * ramp ** (1 + up**0.3) + 2.5 * bow
+        self.decay = _narrow(width, rank(decay_rank, 2.5), nn.Tanh(), rates)
+        self.rate = _narrow(width, rank(rate_rank, 2.5), nn.Identity(), -0.19 + 0.3 * bow + 0.4 * line)
+        self.gate = _narrow(width, rank(gate_rank, 5.0), nn.Sigmoid(), None)
+        # the first layer has no earlier values to blend in
+        self.blend = _narrow(width, rank(value_rank, 1.7), nn.Identity(), 0.73 - 0.4 * line) if layer else None
+        self.removal = nn.Parameter(0.71 - 0.1 * line)
+        self.replacement = nn.Parameter(torch.full((width,), 1.02))
+        self.bonus = nn.Parameter(torch.full((heads, self.size), -0.04))
+        self.norm = HeadNorm(width, heads, bias=True, epsilon=64e-5)
+        nn.init.constant_(self.norm.weight, ((1 + layer) / depth) ** 0.7)
+        self.scan = Scan()
+
+    def initial_state(self, batch: int) -> State:
+        memory = self.zeros(batch, self.heads, self.size, self.size)
+        return self.zeros(batch, self.out.in_features), memory
+
+    def share(
+        self, x: Float[Tensor, "B T D"], state: State | None = None, clock: Clock | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """What later layers of the stack read of this one, the first: its values at the same steps."""
+        return self.in_order(self._values, x, state, clock)[0]
+
+    def _values(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Tensor, Tensor]:
+        blends, past = self.shift(x, state[0], clock)
+        return self.value(blends[3]), past
+
+    def mix(
+        self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None, first: Float[Tensor, "B T D"] | None = None
+    ) -> tuple[Float[Tensor, "B T D"], State]:
+        past, memory = state
+        (for_query, for_decay, for_key, for_value, for_rate, for_gate), past = self.shift(x, past, clock)
+        query, key, value = self.receptance(for_query), self.key(for_key), self.value(for_value)
+        if (first is None) != (self.blend is None):
+            rule = "reads no other" if self.blend is None else "reads the first"
+            raise ValueError(
+                f"layer {self.layer} of RWKV7 {rule} layer's values: `first` is what `share` of layer 0 gave"
+            )
+        if first is not None and self.blend is not None:
+            value = torch.lerp(value, first, self.blend(for_value).sigmoid())
+        rate = self.rate(for_rate).sigmoid()
+        log_decay = -math.exp(-0.5) * self.decay(for_decay).to(memory.dtype).sigmoid()
+        parts = (query, key * (1 + (rate - 1) * self.replacement), value, key * self.removal, rate, log_decay)
+        query, key, value, removed, rate, log_decay = (part.unflatten(-1, (self.heads, -1)) for part in parts)
+        removed = unit(removed)
+        record = LowRank(query, key, value, removed, -rate * removed, log_decay)
+        read, memory = self.scan(record, memory, clock)
+        now = (query * key * self.bonus).sum(-1, keepdim=True) * value
+        return self.out((self.norm(read.flatten(-2)) + now.flatten(-2)) * self.gate(for_gate)), (past, memory)

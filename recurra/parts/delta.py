@@ -1,0 +1,57 @@
+"""What the delta rules share: how fast their memories fade, and what they refuse."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from recurra.parts.init import step_bias_
+from recurra.shapes import Float, Tensor, wide
+
+
+class Fading(nn.Module):
+    r"""The logarithm of what a step leaves of a memory, from what the input asks.
+
+    .. math::  g = -e^{a} \operatorname{softplus}(x + b)
+
+    a starts as the logarithm of an even spread of rates, b so that the softplus is a time step (Gu & Dao 2023). Wide:
+    a rounded decay is wrong at every later step.
+
+    Args:
+        heads: rates (H).
+        channels: biases of each head (K); None: one.
+        slowest: the least rate there may be at the start, above 0, whose logarithm is infinite.
+    """
+
+    def __init__(self, heads: int, channels: int | None = None, *, slowest: float = 0.01) -> None:
+        super().__init__()
+        self.log_rate = nn.Parameter(torch.empty(heads).uniform_(slowest, 16).log())
+        self.step_bias = nn.Parameter(torch.empty(heads * (channels or 1)))
+        step_bias_(self.step_bias)
+
+    def forward(self, x: Float[Tensor, "*B F"]) -> Float[Tensor, "*B F"]:
+        """A feature for each bias, those of a head side by side."""
+        real = wide(x, self.log_rate)
+        rate = self.log_rate.to(real).exp().repeat_interleave(len(self.step_bias) // len(self.log_rate))
+        return -rate * F.softplus(x.to(real) + self.step_bias)
+
+
+def size_of(width: int, heads: int, head_size: int | None) -> int:
+    """Features of a key: `head_size` or, without, an equal share of the width.
+
+    Raises:
+        ValueError: there is no `head_size`, and `heads` does not divide `width`.
+    """
+    if head_size is None and width % heads:
+        raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}; or give head_size")
+    return head_size or width // heads
+
+
+def check_strength(strength: float) -> float:
+    """The strength, if a step of the delta rule with it cannot make the memory larger.
+
+    Raises:
+        ValueError: it is outside (0, 2].
+    """
+    if not 0 < strength <= 2:
+        raise ValueError(f"strength is {strength}: it must be above 0 and at most 2, or the memory grows for ever")
+    return strength
