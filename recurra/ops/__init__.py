@@ -1,11 +1,17 @@
 """The recurrences: what is computed, with no parameters. One folder per engine, one file per way to compute it."""
 
+from recurra.ops.block import Block as Block
 from recurra.ops.cell import Cell as Cell, Rule as Rule
 from recurra.ops.conv import ShortConv as ShortConv
 from recurra.ops.delta import Delta as Delta, LowRank as LowRank
 from recurra.ops.diag import Diag as Diag
+from recurra.ops.dplr import DiagonalPlusLowRank as DiagonalPlusLowRank
+from recurra.ops.graph import Graph as Graph
+from recurra.ops.grid import Grid as Grid
 from recurra.ops.least_squares import LeastSquares as LeastSquares
+from recurra.ops.linear_system import LinearSystem as LinearSystem
 from recurra.ops.outer import Outer as Outer
+from recurra.ops.projection import Projection as Projection
 from recurra.ops.rings import (
     LOG_SUM as LOG_SUM,
     MAX_PLUS as MAX_PLUS,

@@ -10,17 +10,38 @@ import torch
 from torch import nn
 
 from recurra.clock import Clock
-from recurra.ops import cell, conv, delta, diag, least_squares, outer, selective, state_space
+from recurra.ops import (
+    block,
+    cell,
+    conv,
+    delta,
+    diag,
+    dplr,
+    graph,
+    grid,
+    least_squares,
+    linear_system,
+    outer,
+    projection,
+    selective,
+    state_space,
+)
+from recurra.ops.block import chunk as block_chunk, loop as block_loop
 from recurra.ops.cell import loop as cell_loop, native as cell_native, torch as cell_torch
 from recurra.ops.conv import chunk as conv_chunk, fft as conv_fft, loop as conv_loop, native as conv_native
 from recurra.ops.delta import chunk as delta_chunk, loop as delta_loop, native as delta_native
 from recurra.ops.diag import chunk as diag_chunk, fft as diag_fft, loop as diag_loop, native as diag_native
+from recurra.ops.dplr import chunk as dplr_chunk, loop as dplr_loop
+from recurra.ops.graph import loop as graph_loop, wavefront as graph_wavefront
+from recurra.ops.grid import loop as grid_loop, wavefront as grid_wavefront
 from recurra.ops.least_squares import (
     chunk as least_squares_chunk,
     loop as least_squares_loop,
     native as least_squares_native,
 )
+from recurra.ops.linear_system import chunk as linear_system_chunk, loop as linear_system_loop
 from recurra.ops.outer import chunk as outer_chunk, loop as outer_loop, native as outer_native
+from recurra.ops.projection import loop as projection_loop
 from recurra.ops.selective import chunk as selective_chunk, loop as selective_loop, native as selective_native
 from recurra.ops.state_space import chunk as state_space_chunk, loop as state_space_loop
 from recurra.shapes import State, Tensor, wide, widen
@@ -37,6 +58,12 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     least_squares.LeastSquares: (least_squares_native, least_squares_chunk, least_squares_loop),
     selective.Selective: (selective_native, selective_chunk, selective_loop),
     state_space.StateSpace: (state_space_chunk, state_space_loop),
+    block.Block: (block_chunk, block_loop),
+    linear_system.LinearSystem: (linear_system_chunk, linear_system_loop),
+    dplr.DiagonalPlusLowRank: (dplr_chunk, dplr_loop),
+    projection.Projection: (projection_loop,),
+    grid.Grid: (grid_wavefront, grid_loop),
+    graph.Graph: (graph_wavefront, graph_loop),
 }
 
 # Where all is of one of these there is nothing to widen.

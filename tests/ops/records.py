@@ -10,12 +10,16 @@ from recurra.ops import (
     MAX_PLUS,
     MIN_MAX,
     SUM,
+    Block,
     Cell,
     Delta,
     Diag,
+    DiagonalPlusLowRank,
     LeastSquares,
+    LinearSystem,
     LowRank,
     Outer,
+    Projection,
     Rule,
     Selective,
     ShortConv,
@@ -165,6 +169,51 @@ def _least_squares(decay):
     return make
 
 
+def _turn(*shape, dtype):
+    """Square matrices that turn and shrink, some of their directions hardly and some nearly to nothing."""
+    turn = torch.linalg.qr(torch.randn(*shape, shape[-1], dtype=torch.float64))[0].to(dtype)
+    return turn * _log_decay(*shape, dtype=dtype).exp()[..., None]
+
+
+def _block(constant):
+    def make(T, dtype):
+        matrix = _turn(*(() if constant else (B, T)), H, N, dtype=dtype)
+        return Block(matrix, _normal(B, T, H, N, dtype=dtype)), _normal(B, H, N, dtype=dtype)
+
+    return make
+
+
+def _linear_system(T, dtype):
+    write, read = _normal(H, N, dtype=dtype), _normal(H, 2, N, dtype=dtype)
+    x, state = _normal(B, T, H, dtype=dtype), _normal(B, H, N, dtype=dtype)
+    return LinearSystem(x, _turn(H, N, dtype=dtype), write, read), state
+
+
+def _dplr(T, dtype):
+    diagonal = torch.complex(_log_decay(H, N, dtype=dtype), 3 * _normal(H, N, dtype=dtype))
+    low, write, read, state = (
+        torch.complex(*_normal(2, *shape, dtype=dtype)) for shape in ((H, N), (H, N), (H, N), (B, H, N))
+    )
+    step = 0.1 + torch.rand(H, dtype=torch.float64).to(dtype)
+    return DiagonalPlusLowRank(_normal(B, T, H, dtype=dtype), step, diagonal, low, write, read), state
+
+
+def _gated_rule(drive, hidden):
+    gate, new = drive.chunk(2, -1)
+    gate = torch.sigmoid(gate)
+    return (1 - gate) * hidden + gate * torch.tanh(new)
+
+
+def _projection(T, dtype):
+    feed, drive = _normal(B, T, 2, dtype=dtype), _normal(B, T, 2 * K, dtype=dtype)
+    span = 0.1 + torch.rand(B, T, dtype=torch.float64).to(dtype)
+    generator = _normal(N, N, dtype=dtype, scale=0.2) - torch.eye(N, dtype=dtype)
+    shapes = ((2, K), (2, 2 * N), (2 * K, K), (2 * K, 2 * N))
+    weights = (_normal(*shape, dtype=dtype, scale=0.3) for shape in shapes)
+    state = _normal(B, K, dtype=dtype), _normal(B, 2, N, dtype=dtype)
+    return Projection(feed, drive, span, generator, _gated_rule, *weights), state
+
+
 # name -> make(T, dtype) -> (record, state)
 RECORDS: dict[str, Callable] = {
     "diag": _diag(),
@@ -207,4 +256,9 @@ RECORDS: dict[str, Callable] = {
     "selective": _selective,
     "state-space": _state_space(False),
     "state-space-complex": _state_space(True),
+    "block": _block(False),
+    "block-constant": _block(True),
+    "state-space-dense": _linear_system,
+    "state-space-low-rank": _dplr,
+    "projection": _projection,
 }

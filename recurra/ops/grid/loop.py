@@ -1,0 +1,24 @@
+"""The definition of `Grid`: one node at a time."""
+
+import torch
+
+from recurra.ops.grid import Edges, Grid, node
+from recurra.shapes import Float, Tensor
+
+
+def declines(record: Grid, state: Edges) -> str | None:
+    """Never: this is the definition the others are measured against."""
+    return None
+
+
+def scan(record: Grid, state: Edges) -> tuple[Float[Tensor, "B X Y H V"], Edges]:
+    columns = [[None] * record.value.shape[1] if x is None else x.unbind(1) for x in record]
+    lefts, ups = list(state[0].unbind(1)), list(state[1].unbind(1))
+    reads = []
+    for x, column in enumerate(zip(*columns, strict=True)):
+        nodes = [[None] * len(lefts) if part is None else part.unbind(1) for part in column]
+        for y, parts in enumerate(zip(*nodes, strict=True)):
+            read, lefts[y], ups[x] = node(Grid(*parts), lefts[y], ups[x])
+            reads.append(read)
+    read = torch.stack(reads, 1).unflatten(1, (len(ups), len(lefts)))
+    return read, (torch.stack(lefts, 1), torch.stack(ups, 1))
