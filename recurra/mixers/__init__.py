@@ -1,6 +1,10 @@
 """The architectures, by name. To add one: write its file, add its line here, write its test."""
 
 from recurra.mixers.base import Mixer as Mixer
+from recurra.mixers.block.hippo import HiPPO
+from recurra.mixers.block.lmu import LMU
+from recurra.mixers.block.lssl import LSSL
+from recurra.mixers.block.s4 import S4
 from recurra.mixers.cell.elman import Elman
 from recurra.mixers.cell.fast_weights_rnn import FastWeightsRNN
 from recurra.mixers.cell.gru import GRU
@@ -26,6 +30,7 @@ from recurra.mixers.diag.minmax import MinMax
 from recurra.mixers.diag.rsa import RSA
 from recurra.mixers.diag.s4d import S4D
 from recurra.mixers.diag.s5 import S5
+from recurra.mixers.grid.plstm import PLSTM
 from recurra.mixers.outer.aaren import Aaren
 from recurra.mixers.outer.abc import ABC
 from recurra.mixers.outer.aft import AFT
@@ -99,4 +104,9 @@ MIXERS: dict[str, type[Mixer]] = {
     "mega": Mega,
     "s4d": S4D,
     "s5": S5,
+    "s4": S4,
+    "lssl": LSSL,
+    "lmu": LMU,
+    "hippo": HiPPO,
+    "plstm": PLSTM,
 }
