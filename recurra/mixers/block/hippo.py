@@ -104,8 +104,8 @@ def _stretches(
     In float64: an eighth of a billion steps in, a float32 would not change by one more.
     """
     reset, valid = (None, None) if clock is None else (clock.reset, clock.valid)
-    dt = dt.double() if valid is None else blank(valid, dt.double())
-    after = elapsed[:, None] + dt.cumsum(1)
+    dt = dt.double()
+    after = elapsed[:, None] + (dt if valid is None else blank(valid, dt)).cumsum(1)
     before = torch.cat([elapsed[:, None], after[:, :-1]], 1)
     if reset is not None:
         # time never falls, so the last sequence to begin has begun latest

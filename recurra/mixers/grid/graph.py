@@ -85,9 +85,9 @@ class GraphPLSTM(nn.Module):
         query, key, value, (direct,) = self.marks(x, x)
         source = F.sigmoid(self.source(torch.cat([x[:, out], features], -1)))
         mark = F.sigmoid(self.mark(torch.cat([x[:, into], features], -1)))
-        ways = self.transition(torch.cat([features[:, first], features[:, second], x[:, into[first]]], -1))
+        ways = self.transition(torch.cat([features[:, first], features[:, second], x[:, into[first]]], -1)).to(wide(x))
         if self.mode == "P":
-            total = torch.index_add(torch.full_like(source, 0.5), 1, second, ways.abs())
+            total = torch.index_add(torch.full_like(source, 0.5, dtype=ways.dtype), 1, second, ways.abs())
             ways = ways / total[:, second]
         else:
             ways = torch.tanh(ways)

@@ -83,7 +83,7 @@ class PlanePLSTM(nn.Module):
             raise ValueError("a grid that is read in four directions has no end that another may go on from")
         state = self.initial_state(*x.shape[:3]) if state is None else state
         query, key, value, (direct, *gates) = self.marks(x, x)
-        ways = self.transition(x).unflatten(-1, (len(self.flips), self.ways, self.marks.heads)).unbind(-3)
+        ways = self.transition(x).to(wide(x)).unflatten(-1, (len(self.flips), self.ways, self.marks.heads)).unbind(-3)
         reads, after = [], []
         for i, (flip, edges, way) in enumerate(zip(self.flips, state, ways, strict=True)):
             record = self._record(query, key, value, gates[i * self.gates : (i + 1) * self.gates], way, direct)

@@ -42,8 +42,6 @@ class PLSTM(Mixer):
         ValueError: `heads` does not divide `width`.
     """
 
-    undecayed = ("passthrough",)
-
     def __init__(self, width: int, *, heads: int = 4) -> None:
         super().__init__()
         self.conv = ShortConvolution(width, silu=False)

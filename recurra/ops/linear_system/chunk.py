@@ -92,26 +92,26 @@ def _kernels(record: LinearSystem, size: int) -> _Kernels:
     """Powers are taken in float64: slow decays keep their digits over a whole block."""
     kind = record.x.dtype
     matrix, write, read = (x.double() for x in (record.matrix, record.write, record.read))
-    rows, across = _powers(matrix, read, size)
-    columns, _ = _powers(matrix.mT, write[:, None], size)
+    squares = [matrix]
+    while 1 << (len(squares) - 1) < size:
+        squares.append(squares[-1] @ squares[-1])
+    rows = _powers(read, squares[:-1])
+    columns = _powers(write[:, None], [square.mT for square in squares[:-1]])
     kernel = torch.einsum("dcmn,dn->dcm", rows, write)
     index = torch.arange(size, device=matrix.device)
     index = index[:, None] - index
     pairs = kernel[:, index.clamp(min=0)].masked_fill((index < 0)[..., None], 0)
     recall = rows.flatten(1, 2) @ matrix
-    kernels = (pairs.transpose(2, 3).flatten(1, 2), recall, columns[:, :, 0].flip(1), across)
+    kernels = (pairs.transpose(2, 3).flatten(1, 2), recall, columns[:, :, 0].flip(1), squares[-1])
     return _Kernels(*(x.to(kind) for x in kernels))
 
 
-def _powers(
-    matrix: Float[Tensor, "D N N"], rows: Float[Tensor, "D M N"], size: int
-) -> tuple[Float[Tensor, "D C M N"], Float[Tensor, "D N N"]]:
-    """The rows times the powers 0 to size - 1 of the matrix, and the power `size`, which is a power of 2."""
+def _powers(rows: Float[Tensor, "D M N"], squares: list[Float[Tensor, "D N N"]]) -> Float[Tensor, "D C M N"]:
+    """The rows times all powers of a matrix below twice the last one given: its first, second, fourth, ..."""
     several = rows[:, None]
-    while several.shape[1] < size:
-        several = torch.cat([several, several @ matrix[:, None]], 1)
-        matrix = matrix @ matrix
-    return several, matrix
+    for square in squares:
+        several = torch.cat([several, several @ square[:, None]], 1)
+    return several
 
 
 def _within(

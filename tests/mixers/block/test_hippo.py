@@ -112,6 +112,12 @@ def test_a_second_sequence_starts_its_own_time():
     assert elapsed.item() == 5
 
 
+def test_a_row_of_no_steps_ruins_no_gradient():
+    mixer = HiPPO(8, order=6).double()
+    y, _ = mixer(torch.randn(2, 5, 8, dtype=torch.float64), None, Clock.lengths([0, 5]))
+    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(y.sum(), list(mixer.parameters())))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"measure": "lagt"}, {"order": 0}, {"channels": 0}, {"window": 5.0}, {"window": -1.0, "measure": "legt"}],

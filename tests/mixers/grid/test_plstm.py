@@ -90,14 +90,30 @@ def _scattered(module):
 
 
 @pytest.mark.parametrize("mode", ["P", "D"])
-def test_a_plane_in_pieces_is_the_whole(mode):
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_plane_in_pieces_is_the_whole(mode, axis):
     module = _scattered(PlanePLSTM(WIDTH, mode=mode, directions=1))
     x = torch.randn(2, 6, 5, WIDTH, dtype=torch.float64)
-    whole, ((right, bottom),) = module(x)
-    first, ((middle, below),) = module(x[:, :4])
-    second, ((end, beyond),) = module(x[:, 4:], ((middle, torch.zeros_like(bottom[:, 4:])),))
-    assert_close(torch.cat([first, second], 1), whole)
-    assert_close((end, torch.cat([below, beyond], 1)), (right, bottom))
+    whole, (edges,) = module(x)
+    one, two = x.split([4, x.shape[axis] - 4], axis)
+    first, (between,) = module(one)
+    # what leaves the first piece along the axis enters the second; along the other nothing enters either
+    ((left, top),) = module.initial_state(*two.shape[:3])
+    start = (between[0], top) if axis == 1 else (left, between[1])
+    second, (end,) = module(two, (start,))
+    assert_close(torch.cat([first, second], axis), whole)
+    along, across = axis - 1, 2 - axis
+    assert_close(end[along], edges[along])
+    assert_close(torch.cat([between[across], end[across]], 1), edges[across])
+
+
+@pytest.mark.parametrize("mode", ["P", "D"])
+def test_low_precision_in_is_low_out_and_wide_between(mode):
+    x, edges = torch.randn(1, 3, 3, WIDTH).bfloat16(), torch.tensor([[0, 1], [1, 2], [0, 2]])
+    y, ((right, _), *_) = PlanePLSTM(WIDTH, mode=mode).bfloat16()(x)
+    z, on_edges = GraphPLSTM(WIDTH, mode=mode).bfloat16()(x[:, 0], edges)
+    assert y.dtype == z.dtype == torch.bfloat16 and right.dtype == on_edges.dtype == torch.float32
+    assert torch.isfinite(y).all() and torch.isfinite(z).all()
 
 
 @pytest.mark.parametrize("mode", ["P", "D"])
