@@ -33,6 +33,7 @@ MAY = {
     # the commands' own work, each under a screen
     "catalogue": TABLES | {WINDOW},
     "doctor": TABLES | {WINDOW},
+    "__main__": {"cli"},
     "cli": TABLES | {"train", "lens", "serve", "catalogue", "doctor", WINDOW},
     WINDOW: {"clock", "mixers", "ops", "state", "nn", "models", "tasks"},
 }

@@ -163,7 +163,8 @@ class Backbone(nn.Module):
         for path, module in self.named_modules():
             if isinstance(module, Mixer):
                 names |= {f"{path}.{own}" for own in module.undecayed}
-        return names
+        # a mixer may name parameters that only some of its forms have
+        return names & {name for name, _ in self.named_parameters()}
 
     def forward(
         self, x: Float[Tensor, "B T D"], state: State | None = None, clock: Clock | None = None

@@ -33,6 +33,21 @@ def scan(
     engine: ModuleType, record: LeastSquares, state: Float[Tensor, "B H K W"]
 ) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K W"]]:
     """`engine` is the implementation of `Outer` that makes the products."""
+    whole = state.isfinite().flatten(1).all(1)
+    if bool(whole.all()):
+        return _scan(engine, record, state)
+    # a ruined row would spoil the products of all its steps, those after a reset too
+    read, last = _scan(engine, record, state.masked_fill(~whole[:, None, None, None], 0))
+    sound = whole[:, None].expand(read.shape[:2])
+    if record.reset is not None:
+        sound = sound | (record.reset.cumsum(1) > 0)
+    read = torch.where(sound[..., None, None], read, torch.nan)
+    return read, torch.where(sound[:, -1, None, None, None], last, torch.nan)
+
+
+def _scan(
+    engine: ModuleType, record: LeastSquares, state: Float[Tensor, "B H K W"]
+) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K W"]]:
     query, key, value, write, ridge, log_decay, reset = record
     gram, memory = halves(state)
     key = key.contiguous()

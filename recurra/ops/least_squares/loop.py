@@ -53,5 +53,8 @@ def _states(record: LeastSquares, state: Tensor, value: Tensor | None) -> Iterat
 def _solve(
     gram: Float[Tensor, "B H K K"], ridge: Float[Tensor, "H K"], right: Float[Tensor, "B H K"]
 ) -> Float[Tensor, "B H K"]:
-    factor = torch.linalg.cholesky(gram + torch.diag_embed(ridge))
-    return torch.cholesky_solve(right[..., None], factor)[..., 0]
+    # a ruined row gives NaN, as every other engine's does, and leaves the factors and gradients of the others alone
+    whole = gram.isfinite().all(-1).all(-1)[..., None]
+    gram = torch.where(whole[..., None], gram, 0) + torch.diag_embed(ridge)
+    solution = torch.cholesky_solve(right[..., None], torch.linalg.cholesky(gram))[..., 0]
+    return torch.where(whole, solution, torch.nan)
