@@ -27,7 +27,7 @@ from recurra.ops import (
     state_space,
 )
 from recurra.ops.block import chunk as block_chunk, loop as block_loop
-from recurra.ops.cell import loop as cell_loop, native as cell_native, torch as cell_torch
+from recurra.ops.cell import loop as cell_loop, native as cell_native, newton as cell_newton, torch as cell_torch
 from recurra.ops.conv import chunk as conv_chunk, fft as conv_fft, loop as conv_loop, native as conv_native
 from recurra.ops.delta import chunk as delta_chunk, loop as delta_loop, native as delta_native
 from recurra.ops.diag import chunk as diag_chunk, fft as diag_fft, loop as diag_loop, native as diag_native
@@ -53,7 +53,7 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     outer.Outer: (outer_native, outer_chunk, outer_loop),
     delta.Delta: (delta_native, delta_chunk, delta_loop),
     delta.LowRank: (delta_native, delta_chunk, delta_loop),
-    cell.Cell: (cell_native, cell_torch, cell_loop),
+    cell.Cell: (cell_native, cell_torch, cell_newton, cell_loop),
     conv.ShortConv: (conv_native, conv_fft, conv_chunk, conv_loop),
     least_squares.LeastSquares: (least_squares_native, least_squares_chunk, least_squares_loop),
     selective.Selective: (selective_native, selective_chunk, selective_loop),

@@ -14,6 +14,7 @@ LENGTHS = (1, 2, 15, 16, 17, 63, 64, 65, 97)
 # What torch has fused functions for. Every other implementation must run every record of its kind.
 FUSED = ("cell-lstm", "cell-lstm-project", "cell-gru", "cell-elman-tanh", "cell-elman-relu")
 # Products of the rule's own, and a projected state, have no kernel.
+SIDE_BY_SIDE = ("cell-diagonal", "cell-none")  # whose units do not mix, for Newton's method
 UNWRITTEN = ("cell-own", "cell-gru-before", "cell-project", "cell-lstm-project")
 
 
@@ -23,6 +24,8 @@ def _pairs():
         for implementation in IMPLEMENTATIONS[type(record)][:-1]:
             # a Fourier transform knows neither resets nor decays that change: test_fft.py
             if name_of(implementation) == "fft" or (name_of(implementation) == "torch" and name not in FUSED):
+                continue
+            if name_of(implementation) == "newton" and name not in SIDE_BY_SIDE:
                 continue
             if name_of(implementation) == "native" and name in UNWRITTEN:
                 continue

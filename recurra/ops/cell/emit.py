@@ -8,7 +8,7 @@ import collections
 from typing import NamedTuple
 
 from recurra.ops.cell import Rule
-from recurra.ops.cell.trace import Nodes, Traced, trace
+from recurra.ops.cell.trace import Nodes, Traced, reachable, trace
 
 DEAR = {"exp", "log", "log1p", "expm1", "sigmoid", "tanh", "sqrt", "sin", "cos", "erf"}
 INFIX = {
@@ -75,7 +75,7 @@ def _saved(traced: Traced, product: bool) -> list[int]:
     """The fewest vectors from which backward can start; state[0] comes first if R's gradient needs it."""
     (head, *_), tangents = traced.inputs["state"], {*traced.inputs["g_read"], *traced.inputs["g_state"]}
     ends = [x for name, group in traced.outputs.items() if name.startswith("g_") for x in group]
-    wanted, free = _reachable(traced, ends), set(traced.inputs["params"])
+    wanted, free = reachable(traced, ends), set(traced.inputs["params"])
     late: set[int] = set(tangents)
     edges: list[tuple] = []
     for x, (op, *arguments) in enumerate(traced.graph.nodes):
@@ -120,22 +120,10 @@ def _source_side(edges: list[tuple]) -> set:
             y = x
 
 
-def _reachable(traced: Traced, ends: list, stops: tuple | dict = ()) -> set[int]:
-    """The nodes that the ends are made of, looking no further than the stops."""
-    seen, stack = set(), list(ends)
-    while stack:
-        x = stack.pop()
-        if x not in seen:
-            seen.add(x)
-            op, *arguments = traced.graph.nodes[x]
-            stack += arguments if x not in stops and op not in ("const", "input") else []
-    return seen
-
-
 def _body(traced: Traced, given: dict[int, str], stores: list, sums: list | tuple = ()) -> str:
     """Straight-line C for one unit. All loads come before all stores: the state is updated in place."""
     lines = []
-    for x in sorted(_reachable(traced, [x for _, x in (*stores, *sums)], given)):
+    for x in sorted(reachable(traced, [x for _, x in (*stores, *sums)], given)):
         op, *arguments = traced.graph.nodes[x]
         kind = "int" if op in TRUTH and x not in given else "REAL"
         lines.append(f"const {kind} v{x} = {given[x] if x in given else _expression(op, arguments)};")

@@ -253,3 +253,15 @@ def split(flat: Iterable[Any], sizes: dict[str, int]) -> dict[str, tuple]:
     """A flat list as tuples of the given lengths."""
     rest = iter(flat)
     return {name: tuple(next(rest) for _ in range(count)) for name, count in sizes.items()}
+
+
+def reachable(traced: Traced, ends: Iterable[int], stops: tuple | dict = ()) -> set[int]:
+    """The nodes that the ends are made of, looking no further than the stops."""
+    seen, stack = set(), list(ends)
+    while stack:
+        x = stack.pop()
+        if x not in seen:
+            seen.add(x)
+            op, *arguments = traced.graph.nodes[x]
+            stack += arguments if x not in stops and op not in ("const", "input") else []
+    return seen
