@@ -97,21 +97,19 @@ def _kernels(record: LinearSystem, size: int) -> _Kernels:
         squares.append(squares[-1] @ squares[-1])
     rows = _powers(read, squares[:-1])
     columns = _powers(write[:, None], [square.mT for square in squares[:-1]])
-    kernel = torch.einsum("dcmn,dn->dcm", rows, write)
+    kernel = (rows @ write[..., None]).unflatten(1, (size, -1))[..., 0]
     index = torch.arange(size, device=matrix.device)
     index = index[:, None] - index
     pairs = kernel[:, index.clamp(min=0)].masked_fill((index < 0)[..., None], 0)
-    recall = rows.flatten(1, 2) @ matrix
-    kernels = (pairs.transpose(2, 3).flatten(1, 2), recall, columns[:, :, 0].flip(1), squares[-1])
+    kernels = (pairs.transpose(2, 3).flatten(1, 2), rows @ matrix, columns.flip(1), squares[-1])
     return _Kernels(*(x.to(kind) for x in kernels))
 
 
-def _powers(rows: Float[Tensor, "D M N"], squares: list[Float[Tensor, "D N N"]]) -> Float[Tensor, "D C M N"]:
+def _powers(rows: Float[Tensor, "D M N"], squares: list[Float[Tensor, "D N N"]]) -> Float[Tensor, "D CM N"]:
     """The rows times all powers of a matrix below twice the last one given: its first, second, fourth, ..."""
-    several = rows[:, None]
     for square in squares:
-        several = torch.cat([several, several @ square[:, None]], 1)
-    return several
+        rows = torch.cat([rows, rows @ square], 1)
+    return rows
 
 
 def _within(
