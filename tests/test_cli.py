@@ -43,7 +43,9 @@ def command(*arguments):
 def start(*arguments, **keywords):
     """The command in a process of its own."""
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process = subprocess.Popen(command(*arguments), env=ENVIRONMENT, **{**pipes, **keywords})
+    # Ctrl-C reaches it even where these tests run in a shell's background, which ignores it
+    heard = dict(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    process = subprocess.Popen(command(*arguments), env=ENVIRONMENT, **{**pipes, **heard, **keywords})
     STARTED.append(process)
     return process
 

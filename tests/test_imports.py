@@ -17,7 +17,7 @@ WINDOW = ""  # the package itself: its version and where it lies
 MAY = {
     "shapes": set(),
     "files": set(),
-    "exits": set(),
+    "exits": {"files"},
     "clock": {"shapes"},
     "state": GROUND,
     "ops": STATE,
