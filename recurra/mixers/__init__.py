@@ -17,8 +17,10 @@ from recurra.mixers.delta.gated_deltanet import GatedDeltaNet
 from recurra.mixers.delta.kda import KDA
 from recurra.mixers.delta.rwkv7 import RWKV7
 from recurra.mixers.diag.dss import DSS
+from recurra.mixers.diag.gateloop import GateLoop
 from recurra.mixers.diag.gss import GSS
 from recurra.mixers.diag.h3 import H3
+from recurra.mixers.diag.hgrn import HGRN
 from recurra.mixers.diag.hyena import Hyena
 from recurra.mixers.diag.liquid_s4 import LiquidS4
 from recurra.mixers.diag.lru import LRU
@@ -27,9 +29,13 @@ from recurra.mixers.diag.mega import Mega
 from recurra.mixers.diag.mingru import MinGRU
 from recurra.mixers.diag.minlstm import MinLSTM
 from recurra.mixers.diag.minmax import MinMax
+from recurra.mixers.diag.parallel_linear_rnn import ParallelLinearRNN
+from recurra.mixers.diag.qrnn import QRNN
+from recurra.mixers.diag.rg_lru import RGLRU
 from recurra.mixers.diag.rsa import RSA
 from recurra.mixers.diag.s4d import S4D
 from recurra.mixers.diag.s5 import S5
+from recurra.mixers.diag.sru import SRU
 from recurra.mixers.grid.plstm import PLSTM
 from recurra.mixers.outer.aaren import Aaren
 from recurra.mixers.outer.abc import ABC
@@ -64,6 +70,12 @@ MIXERS: dict[str, type[Mixer]] = {
     "lru": LRU,
     "mamba": Mamba,
     "minmax": MinMax,
+    "parallel_linear_rnn": ParallelLinearRNN,
+    "qrnn": QRNN,
+    "sru": SRU,
+    "hgrn": HGRN,
+    "gateloop": GateLoop,
+    "rg_lru": RGLRU,
     "linear_attention": LinearAttention,
     "retnet": RetNet,
     "gla": GLA,
@@ -86,6 +98,13 @@ MIXERS: dict[str, type[Mixer]] = {
     "fast_weights_rnn": FastWeightsRNN,
     "attention": Attention,
     "sliding_window": SlidingWindow,
+    "dss": DSS,
+    "gss": GSS,
+    "h3": H3,
+    "liquid_s4": LiquidS4,
+    "s4d": S4D,
+    "s5": S5,
+    "mega": Mega,
     "aft": AFT,
     "rwkv4": RWKV4,
     "rwkv5": RWKV5,
@@ -96,14 +115,7 @@ MIXERS: dict[str, type[Mixer]] = {
     "slstm": SLSTM,
     "aaren": Aaren,
     "rsa": RSA,
-    "dss": DSS,
-    "gss": GSS,
-    "h3": H3,
     "hyena": Hyena,
-    "liquid_s4": LiquidS4,
-    "mega": Mega,
-    "s4d": S4D,
-    "s5": S5,
     "s4": S4,
     "lssl": LSSL,
     "lmu": LMU,

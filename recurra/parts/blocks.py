@@ -9,7 +9,7 @@ from recurra.shapes import Float, Tensor
 
 
 class BlockLinear(nn.Module):
-    """A linear map whose matrix is block-diagonal, with no bias.
+    """A linear map whose matrix is block-diagonal.
 
     Starts normal with deviation sqrt(2 / (5 d)) for blocks of d: Nguyen & Salazar 2019,
     https://arxiv.org/abs/1910.05895.
@@ -17,12 +17,15 @@ class BlockLinear(nn.Module):
     Args:
         width: features in and out.
         blocks: how many; divides `width`.
+        bias: whether to add one, which starts at zero.
     """
 
-    def __init__(self, width: int, blocks: int) -> None:
+    def __init__(self, width: int, blocks: int, *, bias: bool = False) -> None:
         super().__init__()
         size = width // blocks
         self.weight = nn.Parameter(torch.empty(blocks, size, size).normal_(0, math.sqrt(2 / (5 * size))))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        return torch.einsum("hij,...hj->...hi", self.weight, x.unflatten(-1, (len(self.weight), -1))).flatten(-2)
+        y = torch.einsum("hij,...hj->...hi", self.weight, x.unflatten(-1, (len(self.weight), -1))).flatten(-2)
+        return y if self.bias is None else y + self.bias

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
+from recurra.parts.bounds import lower_bound as bound_of
 from recurra.parts.norms import RMSNorm
 from recurra.shapes import Float, Tensor
 
@@ -22,27 +23,29 @@ class HGRN2(Mixer):
         y_t = W_o \operatorname{norm}(S_t^\top \operatorname{swish}(W_q x_t))
 
     with norm an RMSNorm over all heads together. Source: Qin et al. 2024 (HGRN2), https://arxiv.org/abs/2404.07904.
-    Unlike the paper the lower bound :math:`\gamma` is a number given to each layer, not learned by all layers
-    together; it should grow with depth, so that upper layers remember longer.
+    Unlike the paper the lower bound :math:`\gamma` is a number, where the authors' shares of the layers start, and is
+    not learned by all layers together. It grows with depth, so that upper layers remember longer.
 
     State: the memory S, `(B, H, K, V)`, float32 (float64 if the parameters are), K = V = width / heads.
 
     Args:
         width: features in and out (D).
         heads: independent memories (H); divides `width`. Fewer heads, more state: width^2 / heads numbers.
-        lower_bound: :math:`\gamma`, in [0, 1): no channel forgets more than this leaves.
+        lower_bound: :math:`\gamma`, in [0, 1): no channel forgets more than this leaves; None: layer / depth.
+        layer: which layer of the stack this is, from 0.
+        depth: layers in the stack.
 
     Raises:
-        ValueError: `heads` does not divide `width`, or `lower_bound` is outside [0, 1).
+        ValueError: `heads` does not divide `width`, `lower_bound` is outside [0, 1), or `layer` is not one of `depth`.
     """
 
-    def __init__(self, width: int, *, heads: int = 4, lower_bound: float = 0.0) -> None:
+    def __init__(
+        self, width: int, *, heads: int = 4, lower_bound: float | None = None, layer: int = 0, depth: int = 1
+    ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
-        if not 0 <= lower_bound < 1:
-            raise ValueError(f"lower_bound is {lower_bound}: it must be at least 0 and below 1")
-        self.heads, self.lower_bound = heads, lower_bound
+        self.heads, self.lower_bound = heads, bound_of(lower_bound, layer, depth)
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.norm = RMSNorm(width)
         self.out = nn.Linear(width, width, bias=False)
