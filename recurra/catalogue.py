@@ -12,6 +12,7 @@ import torch
 from rich.table import Table
 
 from recurra.mixers import MIXERS
+from recurra.mixers.wrap import WRAPPERS
 from recurra.ops.scan import IMPLEMENTATIONS, Scan, name_of, prepare
 from recurra.state import nbytes
 
@@ -111,4 +112,6 @@ def notes(rows: list[Row]) -> list[str]:
                 if reason is not None:
                     reasons.setdefault(f"{name} {engine} does not run here: {reason}", []).append(row.name)
     counted = f"State bytes are of one sequence at width {WIDTH}, whatever its length; a + marks a state that grows."
-    return [counted, *(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())]
+    wraps = [f"{name} (recurra.mixers.wrap.{cls.__name__})" for name, cls in WRAPPERS.items()]
+    around = f"Around any of them, and no mixers themselves: {', '.join(wraps)}."
+    return [counted, around, *(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())]
