@@ -52,10 +52,15 @@ def build_mixer(name: str, width: int, keywords: dict[str, Any]) -> Mixer:
     return MIXERS[name](width, **keywords)
 
 
-def place(name: str, layer: int, depth: int) -> dict[str, int]:
-    """Keywords that say which layer of those of its kind a mixer is, for mixers that ask."""
-    asks = {"layer", "depth"} <= inspect.signature(MIXERS[name]).parameters.keys()
-    return {"layer": layer, "depth": depth} if asks else {}
+def place(layers: list[str], index: int) -> dict[str, int]:
+    """Keywords that say where a mixer stands, for mixers that ask.
+
+    `layer` is which of those of its kind it is, of `depth`; `stack` is how many blocks there are of every kind.
+    """
+    name = layers[index]
+    known = inspect.signature(MIXERS[name]).parameters
+    facts = {"layer": layers[:index].count(name), "depth": layers.count(name), "stack": len(layers)}
+    return {key: value for key, value in facts.items() if key in known}
 
 
 class GatedMLP(nn.Module):
@@ -129,10 +134,7 @@ class Backbone(nn.Module):
                 raise ValueError(f"keywords are given for {name!r}, but the pattern {pattern!r} has none")
         hidden = round(width / 3) * 8 if hidden is None else hidden
         layers = [names[i % len(names)] for i in range(depth)]
-        placed = (
-            place(name, layers[:i].count(name), layers.count(name)) | mixers.get(name, {})
-            for i, name in enumerate(layers)
-        )
+        placed = (place(layers, i) | mixers.get(name, {}) for i, name in enumerate(layers))
         self.blocks: Any = nn.ModuleList(
             Block(build_mixer(name, width, keywords), width, hidden, dropout)
             for name, keywords in zip(layers, placed, strict=True)

@@ -38,7 +38,7 @@ class MinMax(Mixer):
         width: features in and out (D).
         units: min-max units (N); as many as `width` if not given.
         feed: inner features of f as a multiple of `width`, rounded up to an even number.
-        depth: blocks in the whole model: the deeper, the smaller what each adds at the start.
+        stack: blocks in the whole model: the more, the smaller what each adds at the start.
         asymmetric: start with floors of about 1 and low ceilings, so that every unit is written to at once.
             Otherwise both start small and alike, and a unit whose ceiling is above 0 and floor below it keeps its 0.
     """
@@ -49,7 +49,7 @@ class MinMax(Mixer):
         *,
         units: int | None = None,
         feed: float = 1.3,
-        depth: int = 4,
+        stack: int = 4,
         asymmetric: bool = False,
     ) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class MinMax(Mixer):
         for linear in (self.mix_shift, self.up, self.ceiling, self.floor, self.gate):
             small_(linear.weight)
         for linear in (self.down, self.out):
-            shallow_(linear.weight, depth)
+            shallow_(linear.weight, stack)
         for linear in (self.mix_shift, self.up, self.down, self.ceiling, self.floor, self.gate, self.out):
             nn.init.zeros_(linear.bias)
         if asymmetric:

@@ -40,14 +40,14 @@ class MLSTM(Mixer):
         expand: inner features as a multiple of `width` (E).
         block: inner features that queries, keys and values are mixed among; divides `expand * width`.
         conv: inputs that the short convolution sees (J).
-        depth: blocks in the whole model: the deeper, the smaller what each adds at the start.
+        stack: blocks in the whole model: the more, the smaller what each adds at the start.
 
     Raises:
         ValueError: `heads` or `block` does not divide `expand * width`.
     """
 
     def __init__(
-        self, width: int, *, heads: int = 4, expand: int = 2, block: int = 4, conv: int = 4, depth: int = 4
+        self, width: int, *, heads: int = 4, expand: int = 2, block: int = 4, conv: int = 4, stack: int = 4
     ) -> None:
         super().__init__()
         inner = expand * width
@@ -65,7 +65,7 @@ class MLSTM(Mixer):
         self.stabiliser, self.scan = Stabiliser(), Scan()
         small_(self.inputs.weight)
         # the authors count the outer width
-        shallow_(self.out.weight, depth)
+        shallow_(self.out.weight, stack)
         nn.init.zeros_(self.gates.weight)
         with torch.no_grad():
             self.out.weight.mul_(expand**0.5)

@@ -67,6 +67,6 @@ def test_asymmetric_units_are_written_to_at_once():
 
 
 def test_deeper_models_start_closer_to_the_identity():
-    shallow, deep = (MinMax(256, depth=depth).out.weight.std().item() for depth in (1, 8))
+    shallow, deep = (MinMax(256, stack=stack).out.weight.std().item() for stack in (1, 8))
     assert_close(shallow, 2 / 16, rtol=0.02, atol=0)
     assert_close(deep, 2 / 128, rtol=0.02, atol=0)

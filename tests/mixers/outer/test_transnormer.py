@@ -16,7 +16,7 @@ WEIGHTS, STORED = numbers("transnormer")
 @pytest.fixture
 def mixer():
     # theirs, of layer 1 in 5, adds a little to what divides and to what is left
-    mixer = TransNormer(12, heads=3, depth=1 / (4 + 1e-5) - 1e-5).double()
+    mixer = TransNormer(12, heads=3, height=1 / (4 + 1e-5) - 1e-5).double()
     mixer.epsilon = 1e-6
     # they keep each head's queries, keys and values together
     parts = WEIGHTS["qkv_proj.weight"].unflatten(0, (3, 3, 4)).transpose(0, 1).flatten(0, 2)
@@ -38,7 +38,7 @@ def test_equals_transformers(mixer, way):
 
 
 def test_the_last_layer_forgets_nothing():
-    mixer = TransNormer(8, heads=2, depth=1.0).double()
+    mixer = TransNormer(8, heads=2, height=1.0).double()
     x = torch.randn(1, 9, 8, dtype=torch.float64)
     query, key, value, gate = mixer.project(x).chunk(4, -1)
     query, key, value = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in (F.silu(query), F.silu(key), value))
@@ -46,8 +46,15 @@ def test_the_last_layer_forgets_nothing():
     assert_close(mixer(x)[0], mixer.out(gate * rms(read, 1e-8)))
 
 
+def test_the_height_is_the_layers_place_in_its_stack():
+    assert [TransNormer(8, layer=layer, depth=3).height for layer in range(3)] == [0.0, 0.5, 1.0]
+    assert TransNormer(8, layer=2, depth=3, height=0.25).height == 0.25
+
+
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="width is 10: it must be a multiple of heads, which is 4"):
         TransNormer(10)
-    with pytest.raises(ValueError, match=r"depth is 2\.0: it must lie between 0, the first layer, and 1, the last"):
-        TransNormer(8, depth=2.0)
+    with pytest.raises(ValueError, match=r"height is 2\.0: it must lie between 0, the first layer, and 1, the last"):
+        TransNormer(8, height=2.0)
+    with pytest.raises(ValueError, match="layer is 2: with a depth of 2 it must be at least 0 and less than that"):
+        TransNormer(8, layer=2, depth=2)
