@@ -192,7 +192,7 @@ static void pack_panel(I count, I wide, I K, I gap, const REAL *from, REAL *to) 
 /* R is w[gate][head][to][from].  Panels follow the order in which a product reads them, padded with zeros. */
 static void pack_forward(I heads, I d, const REAL *w, REAL *out, I threads) {
     const I panels = ceil_of(d, FU);
-#pragma omp parallel for collapse(2) num_threads(threads) if (heads * d * d * GATES > 50000)
+#pragma omp parallel for collapse(2) num_threads(threads) if (heads * d * d * GATES > 1000000)
     for (I h = 0; h < heads; h++)
         for (I p = 0; p < panels; p++)
             for (I g = 0; g < GATES; g++)
@@ -201,7 +201,7 @@ static void pack_forward(I heads, I d, const REAL *w, REAL *out, I threads) {
 }
 static void pack_backward(I heads, I d, const REAL *w, REAL *out, I threads) {
     const I panels = ceil_of(d, BU);
-#pragma omp parallel for collapse(2) num_threads(threads) if (heads * d * d * GATES > 50000)
+#pragma omp parallel for collapse(2) num_threads(threads) if (heads * d * d * GATES > 1000000)
     for (I h = 0; h < heads; h++)
         for (I p = 0; p < panels; p++)
             for (I k = 0; k < GATES * d; k++) {
