@@ -18,8 +18,9 @@ lint: .venv/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: .venv/.test
+bench: .venv/.bench
 	$(BIN)/python benchmarks/native.py
+	$(BIN)/python -m benchmarks.bench $(BENCH)
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("recurra needs Python 3.11 or newer; this is %d.%d: set PYTHON=/path/to/a/newer/python3" % sys.version_info[:2])'
@@ -35,6 +36,12 @@ bench: .venv/.test
 .venv/.test: .venv/.base
 	@echo "Installing what the tests and linters need (once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,dev]'
+	@$(BIN)/python -m pip freeze --disable-pip-version-check --exclude-editable > .venv/installed.txt
+	@touch $@
+
+.venv/.bench: .venv/.base
+	@echo "Installing the layers of others to measure beside (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@$(BIN)/python -m pip freeze --disable-pip-version-check --exclude-editable > .venv/installed.txt
 	@touch $@
 

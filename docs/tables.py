@@ -39,7 +39,67 @@ def demo() -> str:
     return "\n".join([*lines, "", f"The corpus's own lines, in bits per byte: {said}. {stored['machine']}."])
 
 
-BLOCKS = {"architectures": architectures, "demo": demo}
+def bench() -> str:
+    """Every mixer beside torch's LSTM and the same layer elsewhere, as `make bench` last stored it."""
+    path = RESULTS / "bench.json"
+    if not path.exists():
+        return "Not measured yet: `make bench`."
+    stored = json.loads(path.read_text())
+    lines = [
+        "| mixer | training, ms | × LSTM | × LSTM, D 256 | × LSTM, T 16,384 | forward × LSTM | step, µs | × LSTM "
+        "| peak, MiB | T 65,536 | the same layer elsewhere, training |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
+    ]
+    for name, entry in stored["mixers"].items():
+        lines.append(f"| `{name}` | " + " | ".join(_bench_row(entry)) + " |")
+    machine = stored["machine"]
+    missing = [x for x, version in stored["peers"].items() if version is None]
+    return "\n".join([
+        *lines, "",
+        "Float32, forward and backward unless it says otherwise, B 8, T 512, D 128 unless it says otherwise (T 16,384: "
+        "B 1); a step is of one row, without gradients. × is how many times longer the other takes, in turns in one "
+        "run: the median and, in brackets, its quartiles. Peak: by how much a training run raises the memory of a "
+        "process of its own. T 65,536: the cost of a token of a forward, as a multiple of that at T 1,024. "
+        f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}, {machine['compiler']}, "
+        f"{stored['date']}.",
+        *(["", f"Not installed, so not beside: {', '.join(missing)}."] if missing else []),
+    ])  # fmt: skip
+
+
+def _bench_row(entry: dict) -> list[str]:
+    """The cells of a mixer after its name."""
+    if "red" in entry:
+        return [f"red: {entry['red']}", *[""] * 9]
+    sizes = entry["sizes"]
+    small = sizes.get("small", {})
+    elsewhere = []
+    for label in [*small.get("train", {}).get("ratio", {}), *small.get("refused", {})]:
+        if label not in ("nn.LSTM", "recurra"):
+            elsewhere.append(f"{label} {_ratio(small, 'train', label) or small['refused'][label]}")
+    cost = entry.get("growth", {}).get("ratio", {}).get("65536")
+    peak = small.get("peak", {}).get("recurra")
+    return [
+        _seconds(small, "train", 1e3),
+        *(_ratio(sizes.get(x, {}), "train") for x in ("small", "medium", "long")),
+        _ratio(small, "forward"),
+        _seconds(small, "step", 1e6),
+        _ratio(small, "step"),
+        "" if peak is None else f"{peak / 2**20:.0f}",
+        "" if cost is None else f"{cost['median']:.2f}",
+        "; ".join(dict.fromkeys(elsewhere)) or small.get("refused", {}).get("recurra", ""),
+    ]
+
+
+def _seconds(row: dict, part: str, unit: float) -> str:
+    return f"{unit * row[part]['seconds']['recurra']['median']:.3g}" if part in row else ""
+
+
+def _ratio(row: dict, part: str, label: str = "nn.LSTM") -> str:
+    known = row.get(part, {}).get("ratio", {}).get(label)
+    return "" if known is None else f"{known['median']:.3g} ({known['low']:.3g}–{known['high']:.3g})"
+
+
+BLOCKS = {"architectures": architectures, "demo": demo, "bench": bench}
 
 
 def replaced(text: str, name: str, body: str) -> str:
