@@ -47,13 +47,13 @@ class ParallelLinearRNN(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], ...], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
-        gate = self.gate(x)
-        # 1 - g as a sigmoid of its own keeps its precision where g is near 1
+        # wide, and 1 - g a sigmoid of its own: a decay near 1 that is rounded is wrong at every later step
+        gate = self.gate(x).to(state[0].dtype)
         read, h = self.scan(Diag(gate.sigmoid(), (-gate).sigmoid() * self.impulse(x).tanh()), state[0], clock)
         if self.gates is None:
-            return read, (h,)
-        before, _ = shift(read, state[0], clock)
+            return read.to(x.dtype), (h,)
+        before, _ = shift(read.to(x.dtype), state[0], clock)
         forget, write, output, candidate = self.gates(torch.cat([before, x], -1)).chunk(4, -1)
-        record = Diag(forget.sigmoid(), write.sigmoid() * candidate.tanh())
+        record = Diag(forget.to(h.dtype).sigmoid(), write.sigmoid() * candidate.tanh())
         read, c = self.cell(record, state[1], clock)
         return output.sigmoid() * read, (h, c)

@@ -62,7 +62,9 @@ class QRNN(Mixer):
             window.append(earlier)
             last.append(newest)
         candidate, forget, *more = self.window(torch.cat(window, -1)).chunk(POOLINGS[self.pooling], -1)
-        # 1 - f as a sigmoid of its own keeps its precision where f is near 1
+        # wide, and 1 - f a sigmoid of its own: a decay near 1 that is rounded is wrong at every later step
+        forget = forget.to(c.dtype)
         write = more[1].sigmoid() if self.pooling == "ifo" else (-forget).sigmoid()
         read, c = self.scan(Diag(forget.sigmoid(), write * candidate.tanh()), c, clock)
+        read = read.to(x.dtype)
         return read if self.pooling == "f" else more[0].sigmoid() * read, (tuple(last), c)

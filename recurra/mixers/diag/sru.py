@@ -77,5 +77,7 @@ class SRU(Mixer):
             return self.scan(
                 Cell(SRU_RULE, torch.cat([candidate, forget, reset, skip], -1), self.peepholes), state, clock
             )
+        # wide, and 1 - f a sigmoid of its own: a decay near 1 that is rounded is wrong at every later step
+        forget = forget.to(state[0].dtype)
         read, c = self.scan(Diag(forget.sigmoid(), (-forget).sigmoid() * candidate), state[0], clock)
-        return torch.lerp(skip, read, reset.sigmoid()), (c,)
+        return torch.lerp(skip, read.to(skip.dtype), reset.sigmoid()), (c,)
