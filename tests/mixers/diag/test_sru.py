@@ -23,11 +23,12 @@ def build(name):
     return mixer, stored
 
 
-@pytest.mark.parametrize("name", ["sru", "sru1"])
-@pytest.mark.parametrize("way", ["fastest", "loop"])
+@pytest.mark.parametrize(
+    "name, way", [(x, way) for x in ("sru", "sru1") for way in (None, "loop")] + [("sru", "newton")]
+)
 def test_equals_the_authors_package(name, way):
     mixer, stored = build(name)
-    with use("loop") if way == "loop" else contextlib.nullcontext():
+    with use(way) if way else contextlib.nullcontext():
         y, (c,) = mixer(stored["x"])
         after, (end,) = mixer(stored["x"], (stored["start"],))
     for ours, theirs in ((y, "y"), (c, "last"), (after, "from"), (end, "end")):
