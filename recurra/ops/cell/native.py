@@ -67,10 +67,13 @@ def yields(record: Cell, state: tuple[Tensor, ...]) -> str | None:
     """Sizes at which torch has a faster function for the same cell, where no clock is in its way."""
     rule, x, weight, params, _, reset, valid, entering, bias = record
     B, T, _ = x.shape
+    if B < CROWD and not torch.is_grad_enabled():
+        return None
     trains = native.tracked(x, entering, bias, weight, params, *state)
-    if (trains or B >= CROWD) and reset is valid is None and (TRAINS if trains else RUNS).get(rule, 0) >= T:
-        return None if fused.declines(record, state) else "torch's own function is faster at this size"
-    return None
+    most = (TRAINS if trains else RUNS if B >= CROWD else {}).get(rule, 0)
+    if most < T or reset is not None or valid is not None or fused.declines(record, state) is not None:
+        return None
+    return "torch's own function is faster at this size"
 
 
 Look = tuple[torch.Size, torch.dtype, bool] | None
