@@ -130,11 +130,11 @@ def check(mixer: str, width: int, threads: int, start=Worker) -> str | None:
 
 
 def growth(mixer: str, budget: float, threads: int, lengths: Iterable[int] = LENGTHS, start=Worker) -> dict[str, Any]:
-    """Cost a token of a forward at each length, as a multiple of that at the first."""
+    """Cost a token of a forward at each length, as a multiple of that at the first; for about two budgets."""
     worker = None
     try:
         worker = start(Contender(mixer, OURS, Size(1, min(lengths), SIZES["long"].width), threads))
-        cost = worker.ask("grow", tuple(lengths), budget, limit=max(60.0, 10 * PATIENCE * budget))
+        cost = worker.ask("grow", tuple(lengths), 2 * budget, limit=max(60.0, 10 * PATIENCE * budget))
     except Failed as reason:
         return {"refused": str(reason)}
     finally:
@@ -211,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="mixers, with commas; others keep what is stored of this machine")
     parser.add_argument("--sizes", default=",".join((*SIZES, GROWTH)), help="names, or BATCHxSTEPSxWIDTH")
-    parser.add_argument("--budget", type=float, default=2.5, help="seconds for a mixer with its peers at one size")
+    parser.add_argument("--budget", type=float, default=2.0, help="seconds for a mixer and its peers at one size")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS)
     options = parser.parse_args(arguments)
