@@ -107,6 +107,9 @@ class Block(nn.Module):
 class Backbone(nn.Module):
     """The stack. State: a tuple with the state of each block's mixer.
 
+    Mixers that take `layer` and `depth` are told which of those of their kind they are. What the first mixer of a kind
+    that `shares` has to share is given to the later ones at the same steps: it is no state.
+
     Args:
         width: features of the stream (D).
         depth: blocks.
