@@ -79,8 +79,11 @@ def agree(one, other):
 
 
 def diag_record(B, T, D, ring=None):
-    a, b = torch.rand(B, T, D), torch.randn(B, T, D)
-    return (Diag(a, b) if ring is None else Diag(a, b, ring)), torch.zeros(B, D)
+    if ring is None:
+        return Diag(torch.rand(B, T, D), torch.randn(B, T, D)), torch.zeros(B, D)
+    # all different in each feature: where two are equal the gradient may be shared in more than one right way
+    a, b = (torch.rand(B, 2 * T, D).argsort(1) / T - 1).chunk(2, 1)
+    return Diag(a.contiguous(), b.contiguous(), ring), torch.zeros(B, D)
 
 
 def matrix(kind, decay, B, T, H, K):
