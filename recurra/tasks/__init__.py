@@ -15,6 +15,7 @@ from recurra.tasks.modular_counting import ModularCounting as ModularCounting
 from recurra.tasks.parity import Parity as Parity
 from recurra.tasks.selective_copying import SelectiveCopying as SelectiveCopying
 from recurra.tasks.series import Series as Series
+from recurra.tasks.state_tracking import StateTracking as StateTracking
 from recurra.tasks.tables import CSV, PARQUET
 from recurra.tasks.text import Text as Text
 
@@ -26,6 +27,7 @@ TASKS: dict[str, type[Task]] = {
     "associative_recall": AssociativeRecall,
     "parity": Parity,
     "modular_counting": ModularCounting,
+    "state_tracking": StateTracking,
     "adding": Adding,
 }
 FROM_FILES = ("text", "series")  # tasks that are made from a source and not by their name alone
