@@ -30,6 +30,7 @@ Depth = Annotated[int | None, typer.Option(help="Blocks.")]
 Steps = Annotated[int | None, typer.Option(help="Updates of the weights.")]
 Batch = Annotated[int | None, typer.Option(help="Rows of a batch.")]
 Length = Annotated[int | None, typer.Option(help="Steps of a row.")]
+Longer = Annotated[int | None, typer.Option(help="Steps of a held-out row, if other than --length.")]
 Rate = Annotated[float | None, typer.Option("--lr", help="The highest learning rate.")]
 Carry = Annotated[bool, typer.Option("--tbptt", help="Carry the state from batch to batch.")]
 Half = Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16; weights and states stay float32.")]
@@ -96,6 +97,7 @@ def train(
     steps: Steps = None,
     batch: Batch = None,
     length: Length = None,
+    evaluation_length: Longer = None,
     lr: Rate = None,
     seed: Annotated[int | None, typer.Option(help="Of the weights and of the order of the data.")] = None,
     tbptt: Carry = False,
@@ -110,7 +112,7 @@ def train(
     from recurra import train
     from recurra.train import given
 
-    training = _training(steps, batch, length, lr, tbptt, bf16) | {"seed": seed}
+    training = _training(steps, batch, length, evaluation_length, lr, tbptt, bf16) | {"seed": seed}
     model = {"pattern": mixer, "width": width, "depth": depth}
     options = {**training, "source": source, "task": _task(task, tokenizer), "arguments": model}
     resume = resume and run is not None and (run / "config.json").exists()
@@ -141,6 +143,7 @@ def compare(
     steps: Steps = None,
     batch: Batch = None,
     length: Length = None,
+    evaluation_length: Longer = None,
     lr: Rate = None,
     tbptt: Carry = False,
     bf16: Half = False,
@@ -156,7 +159,7 @@ def compare(
     options = {
         "source": source, "mixers": given.mixers(mixers), "seeds": seeds, "task": _task(task, tokenizer),
         "parameters": given.number(parameters) if parameters else None, "arguments": {"depth": depth},
-        "training": given.overlay({}, _training(steps, batch, length, lr, tbptt, bf16)),
+        "training": given.overlay({}, _training(steps, batch, length, evaluation_length, lr, tbptt, bf16)),
     }  # fmt: skip
     resume = resume and run is not None and (run / "compare.json").exists()
     before = train.read_comparison(run) if resume and run else None
@@ -284,12 +287,18 @@ def _language_model(run: pathlib.Path) -> tuple[Any, Any]:
 
 
 def _training(
-    steps: int | None, batch: int | None, length: int | None, lr: float | None, tbptt: bool, bf16: bool
+    steps: int | None,
+    batch: int | None,
+    length: int | None,
+    evaluation_length: int | None,
+    lr: float | None,
+    tbptt: bool,
+    bf16: bool,
 ) -> dict[str, Any]:
     """What was said about training, under the settings' names; a flag that is not set says nothing."""
     precision = "bfloat16" if bf16 else None
-    named = {"steps": steps, "batch": batch, "length": length, "learning_rate": lr}
-    return {**named, "tbptt": tbptt or None, "precision": precision}
+    named = {"steps": steps, "batch": batch, "length": length, "evaluation_length": evaluation_length}
+    return {**named, "learning_rate": lr, "tbptt": tbptt or None, "precision": precision}
 
 
 def _task(pairs: list[str] | None, tokenizer: pathlib.Path | None) -> dict[str, Any]:

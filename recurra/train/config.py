@@ -39,6 +39,7 @@ class Config:
         seed: of the weights, of the order of the data and of dropout.
         evaluate_every: steps between evaluations on held-out data; there is always one at the end.
         evaluation_tokens: how much held-out data; the same, whatever the seed.
+        evaluation_length: steps of each row of held-out data; 0: as in training.
         checkpoint_every: steps between checkpoints.
         threads: of the CPU; 0: as many as it has. Another number may round differently.
         device: "cpu", "cuda", ...
@@ -62,13 +63,14 @@ class Config:
     seed: int = 0
     evaluate_every: int = 200
     evaluation_tokens: int = 65536
+    evaluation_length: int = 0
     checkpoint_every: int = 200
     threads: int = 0
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         at_least(self, 1, "batch", "length", "steps", "evaluate_every", "evaluation_tokens", "checkpoint_every")
-        at_least(self, 0, "warmup", "weight_decay", "final_learning_rate", "seed", "threads")
+        at_least(self, 0, "warmup", "weight_decay", "final_learning_rate", "seed", "evaluation_length", "threads")
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise RunError(f"{name} is {getattr(self, name)}: it must be greater than 0")

@@ -24,8 +24,9 @@ def evaluate(model: Any, task: Task, config: Config) -> float:
     training = model.training
     model.eval()
     total, count, state = 0.0, 0.0, None
-    for index in range(max(1, config.evaluation_tokens // (config.batch * config.length))):
-        batch = task.batch("test", index, config.batch, config.length, SEED, config.tbptt)
+    length = config.evaluation_length or config.length
+    for index in range(max(1, config.evaluation_tokens // (config.batch * length))):
+        batch = task.batch("test", index, config.batch, length, SEED, config.tbptt)
         batch = moved(batch, config.device)
         outputs, after = forward(model, batch, state, config)
         state = carried(after) if config.tbptt else None

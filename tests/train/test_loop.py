@@ -145,6 +145,17 @@ def test_evaluation_is_the_same_for_all_seeds_and_touches_nothing():
     assert scores.pop() == pytest.approx(expected)
 
 
+def test_evaluation_may_be_longer_than_training():
+    task, config = make({"task": "tiny"}), tiny.config(evaluation_length=24)
+    run = begin(config, task)
+    batches = [task.batch("test", i, 3, 24, 0) for i in range(config.evaluation_tokens // (3 * 24) or 1)]
+    run.model.eval()
+    scores = [task.score(run.model(batch.inputs)[0], batch) for batch in batches]
+    expected = sum(total for total, _ in scores) / sum(count for _, count in scores)
+    assert evaluate(run.model, task, config) == pytest.approx(expected)
+    assert evaluate(run.model, task, config) != evaluate(run.model, task, tiny.config())
+
+
 def test_carried_evaluation_is_one_long_read():
     """The score over windows with the state carried equals that of reading them as one sequence."""
 
