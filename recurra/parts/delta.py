@@ -4,7 +4,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.ops import Delta
 from recurra.parts.init import step_bias_
+from recurra.parts.norms import unit
 from recurra.shapes import Float, Tensor, wide
 
 
@@ -33,6 +35,30 @@ class Fading(nn.Module):
         real = wide(x, self.log_rate)
         rate = self.log_rate.to(real).exp().repeat_interleave(len(self.step_bias) // len(self.log_rate))
         return -rate * F.softplus(x.to(real) + self.step_bias)
+
+
+def correction(
+    query: Float[Tensor, "B T H K"],
+    key: Float[Tensor, "B T H K"],
+    value: Float[Tensor, "B T H V"],
+    write: Float[Tensor, "B T H"],
+    log_decay: Float[Tensor, "B T H *K"] | None = None,
+) -> Delta:
+    r"""The record of a memory in which, step by step, what a key recalls moves a part of the way to its value.
+
+    .. math::
+        S_t = D_t S_{t-1} + \beta_t k_t (v_t - (D_t S_{t-1})^\top k_t)^\top \qquad
+        o_t = K^{-1/2} S_t^\top q_t
+
+    Args:
+        query: of any length; brought to one, with 1e-6 inside the root.
+        key: likewise.
+        value: what the key is to recall.
+        write: :math:`\beta`, the part, in the wide type.
+        log_decay: of a head, or of each of its channels; None: nothing fades.
+    """
+    query, key, write = unit(query) * query.shape[-1] ** -0.5, unit(key), write[..., None]
+    return Delta(query, key, write * value, write * key, log_decay)
 
 
 def size_of(width: int, heads: int, head_size: int | None) -> int:

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.parts.heads import divide
 from recurra.parts.init import small_
 from recurra.shapes import Float, Tensor
 
@@ -24,9 +25,7 @@ class Marks(nn.Module):
 
     def __init__(self, width: int, heads: int, *, gates: int) -> None:
         super().__init__()
-        if heads < 1 or width % heads:
-            raise ValueError(f"heads is {heads}: it must divide width, which is {width}")
-        self.heads, self.size = heads, width // heads
+        self.heads, self.size = heads, divide(width, heads)
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.gate = nn.Linear(width, gates * heads)
         for linear in (self.query, self.key, self.value):

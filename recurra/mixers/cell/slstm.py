@@ -9,6 +9,7 @@ from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
 from recurra.parts.blocks import BlockLinear
 from recurra.parts.conv import ShortConvolution
+from recurra.parts.heads import divide
 from recurra.parts.lerp import place
 from recurra.parts.norms import HeadNorm
 from recurra.shapes import Float, State, Tensor
@@ -65,9 +66,7 @@ class SLSTM(Mixer):
 
     def __init__(self, width: int, *, heads: int = 4, conv: int = 4, layer: int = 0, depth: int = 1) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
-        size = width // heads
+        size = divide(width, heads)
         up, _ = place(layer, depth)
         self.conv = ShortConvolution(width, size=conv)
         self.input, self.forget, self.candidate, self.gate = (BlockLinear(width, heads) for _ in range(4))

@@ -72,8 +72,7 @@ class Comba(Mixer):
 
     def initial_state(self, batch: int) -> DeltaState:
         """Nothing remembered, nothing seen: zeros."""
-        memory = self.zeros(batch, self.heads, self.size, self.mixed[2] // self.heads)
-        return self.conv.initial_state(batch), memory
+        return self.conv.initial_state(batch), self.zeros(batch, self.heads, self.size, len(self.norm.weight))
 
     def mix(self, x: Float[Tensor, "B T D"], state: DeltaState, clock: Clock | None) -> tuple[Tensor, DeltaState]:
         """Project, convolve, correct query and memory, normalise, then gate."""

@@ -4,10 +4,11 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Delta, Scan
+from recurra.ops import Scan
 from recurra.parts.conv import ShortConvolution
-from recurra.parts.delta import check_strength
-from recurra.parts.norms import RMSNorm, unit
+from recurra.parts.delta import check_strength, correction
+from recurra.parts.heads import divide
+from recurra.parts.norms import RMSNorm
 from recurra.shapes import Float, Tensor
 
 DeltaState = tuple[Float[Tensor, "B J M"], Float[Tensor, "B H K V"]]
@@ -42,9 +43,7 @@ class DeltaNet(Mixer):
 
     def __init__(self, width: int, *, heads: int = 4, strength: float = 1.0, conv_size: int = 4) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
-        self.heads, self.size, self.strength = heads, width // heads, check_strength(strength)
+        self.heads, self.size, self.strength = heads, divide(width, heads), check_strength(strength)
         self.project = nn.Linear(width, 3 * width + heads, bias=False)
         self.conv = ShortConvolution(3 * width, size=conv_size, bias=False)
         self.norm = RMSNorm(self.size)
@@ -61,7 +60,6 @@ class DeltaNet(Mixer):
         mixed, write = self.project(x).split([3 * x.shape[-1], self.heads], -1)
         mixed, past = self.conv(mixed, past, clock)
         query, key, value = mixed.unflatten(-1, (3, self.heads, self.size)).unbind(2)
-        query, key = unit(query) * self.size**-0.5, unit(key)
-        write = self.strength * write.to(memory.dtype).sigmoid()[..., None]
-        read, memory = self.scan(Delta(query, key, write * value, write * key), memory, clock)
+        write = self.strength * write.to(memory.dtype).sigmoid()
+        read, memory = self.scan(correction(query, key, value, write), memory, clock)
         return self.out(self.norm(read).flatten(-2).to(x.dtype)), (past, memory)

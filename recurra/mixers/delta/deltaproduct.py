@@ -5,11 +5,11 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Delta, Scan
+from recurra.ops import Scan
 from recurra.ops.steps import finer
 from recurra.parts.conv import ShortConvolution
-from recurra.parts.delta import Fading, check_strength, size_of
-from recurra.parts.norms import RMSNorm, unit
+from recurra.parts.delta import Fading, check_strength, correction, size_of
+from recurra.parts.norms import RMSNorm
 from recurra.shapes import Float, Tensor
 
 DeltaState = tuple[Float[Tensor, "B J M"], Float[Tensor, "B H K V"]]
@@ -81,8 +81,7 @@ class DeltaProduct(Mixer):
 
     def initial_state(self, batch: int) -> DeltaState:
         """Nothing remembered, nothing seen: zeros."""
-        memory = self.zeros(batch, self.heads, self.size, self.norm.weight.shape[0])
-        return self.conv.initial_state(batch), memory
+        return self.conv.initial_state(batch), self.zeros(batch, self.heads, self.size, len(self.norm.weight))
 
     def mix(self, x: Float[Tensor, "B T D"], state: DeltaState, clock: Clock | None) -> tuple[Tensor, DeltaState]:
         """Project, convolve, fade and correct the memory tick by tick, normalise the last read, then gate."""
@@ -91,15 +90,13 @@ class DeltaProduct(Mixer):
         mixed, gate, write, forget = self.project(x).split(self.splits, -1)
         mixed, past = self.conv(mixed, past, clock)
         query, key, value = mixed.split(self.mixed, -1)
-        query = unit(query.unflatten(-1, (self.heads, -1))) * self.size**-0.5
+        query = query.unflatten(-1, (self.heads, -1))
         key, value = (part.unflatten(-1, (n, self.heads, -1)).flatten(1, 2) for part in (key, value))
-        key = unit(key)
-        write = self.strength * write.to(memory.dtype).sigmoid().unflatten(-1, (n, self.heads)).flatten(1, 2)[..., None]
+        write = self.strength * write.to(memory.dtype).sigmoid().unflatten(-1, (n, self.heads)).flatten(1, 2)
         query = F.pad(query[:, :, None], (0, 0, 0, 0, n - 1, 0)).flatten(1, 2)
         log_decay = None
         if self.fading is not None:
             log_decay = F.pad(self.fading(forget)[:, :, None], (0, 0, 0, n - 1)).flatten(1, 2)
-        record = Delta(query, key, write * value, write * key, log_decay)
-        read, memory = self.scan(record, memory, finer(clock, n))
+        read, memory = self.scan(correction(query, key, value, write, log_decay), memory, finer(clock, n))
         read = read.unflatten(1, (-1, n))[:, :, -1]
         return self.out(self.norm(read).flatten(-2).to(x.dtype) * F.silu(gate)), (past, memory)

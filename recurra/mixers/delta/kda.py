@@ -4,10 +4,10 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Delta, Scan
+from recurra.ops import Scan
 from recurra.parts.conv import ShortConvolution
-from recurra.parts.delta import Fading, check_strength, size_of
-from recurra.parts.norms import RMSNorm, unit
+from recurra.parts.delta import Fading, check_strength, correction, size_of
+from recurra.parts.norms import RMSNorm
 from recurra.shapes import Float, Tensor
 
 DeltaState = tuple[Float[Tensor, "B J M"], Float[Tensor, "B H K V"]]
@@ -73,8 +73,7 @@ class KDA(Mixer):
 
     def initial_state(self, batch: int) -> DeltaState:
         """Nothing remembered, nothing seen: zeros."""
-        memory = self.zeros(batch, self.heads, self.size, self.mixed[2] // self.heads)
-        return self.conv.initial_state(batch), memory
+        return self.conv.initial_state(batch), self.zeros(batch, self.heads, self.size, len(self.norm.weight))
 
     def mix(self, x: Float[Tensor, "B T D"], state: DeltaState, clock: Clock | None) -> tuple[Tensor, DeltaState]:
         """Project, convolve, fade and correct the memory, normalise, then gate."""
@@ -82,8 +81,7 @@ class KDA(Mixer):
         mixed, forget, gate, write = self.project(x).split(self.splits, -1)
         mixed, past = self.conv(mixed, past, clock)
         query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in mixed.split(self.mixed, -1))
-        query, key = unit(query) * self.size**-0.5, unit(key)
-        write = self.strength * write.to(memory.dtype).sigmoid()[..., None]
+        write = self.strength * write.to(memory.dtype).sigmoid()
         log_decay = self.fading(self.forget(forget)).unflatten(-1, (self.heads, -1))
-        read, memory = self.scan(Delta(query, key, write * value, write * key, log_decay), memory, clock)
+        read, memory = self.scan(correction(query, key, value, write, log_decay), memory, clock)
         return self.out(self.norm(read).flatten(-2).to(x.dtype) * self.gate(gate).sigmoid()), (past, memory)

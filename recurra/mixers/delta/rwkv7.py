@@ -8,6 +8,7 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import LowRank, Scan
+from recurra.parts.heads import divide
 from recurra.parts.lerp import TokenShift, looking_back, place
 from recurra.parts.norms import HeadNorm, unit
 from recurra.shapes import Float, State, Tensor
@@ -78,10 +79,8 @@ class RWKV7(Mixer):
         depth: int = 1,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
         up, left = place(layer, depth)
-        self.heads, self.size, self.layer = heads, width // heads, layer
+        self.heads, self.size, self.layer = heads, divide(width, heads), layer
         # receptance, decay, key, value, rate, gate
         self.shift = TokenShift(*(looking_back(width, share * left) for share in (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)))
         projections = (nn.Linear(width, width, bias=False) for _ in range(4))

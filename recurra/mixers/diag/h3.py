@@ -5,6 +5,7 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.conv import ShortConvolution
+from recurra.parts.heads import divide
 from recurra.parts.state_space import DiagonalStateSpace
 from recurra.shapes import Float, State, Tensor
 
@@ -41,12 +42,10 @@ class H3(Mixer):
 
     def __init__(self, width: int, *, head_width: int = 1, units: int = 64, taps: int = 64) -> None:
         super().__init__()
-        if width % head_width:
-            raise ValueError(f"width is {width}: it must be a multiple of head_width, which is {head_width}")
-        self.head_width = head_width
+        heads, self.head_width = divide(width, head_width, among="head_width"), head_width
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
         self.shift = ShortConvolution(width, size=taps, bias=False, silu=False)
-        self.space = DiagonalStateSpace(width // head_width, units, start="lin", copies=head_width**2)
+        self.space = DiagonalStateSpace(heads, units, start="lin", copies=head_width**2)
         nn.init.normal_(self.shift.weight[:, -1])
 
     def initial_state(self, batch: int) -> State:

@@ -8,6 +8,7 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Scan
+from recurra.parts.heads import divide
 from recurra.parts.kept import attend_kept
 from recurra.parts.rotary import count
 from recurra.shapes import Bool, Float, Inexact, State, Tensor
@@ -45,14 +46,12 @@ class RSA(Mixer):
 
     def __init__(self, width: int, *, heads: int = 4, cyclical: int = 2, dilation: int = 1) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
         if not 0 <= cyclical <= heads:
             raise ValueError(f"cyclical is {cyclical}: it must be between 0 and heads, which is {heads}")
         if dilation < 1:
             raise ValueError(f"dilation is {dilation}: it must be at least 1")
         regular = heads - cyclical
-        self.heads, self.dilation = heads, dilation
+        self.heads, self.size, self.dilation = heads, divide(width, heads), dilation
         self.query, self.key, self.value, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
         self.regular = nn.Parameter((1 + torch.rand(regular)) * (-1.0) ** torch.arange(regular))
         self.cyclical = nn.Parameter(1 + torch.rand(cyclical))
@@ -61,8 +60,8 @@ class RSA(Mixer):
         self.scan = Scan()
 
     def initial_state(self, batch: int) -> State:
-        size = self.query.in_features // self.heads
-        nothing, h = self.zeros(batch, 0, self.heads, size), self.zeros(batch, self.heads, self.dilation, size)
+        nothing = self.zeros(batch, 0, self.heads, self.size)
+        h = self.zeros(batch, self.heads, self.dilation, self.size)
         return (nothing, nothing, torch.zeros(batch, dtype=torch.long, device=h.device)), torch.complex(h, h)
 
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:

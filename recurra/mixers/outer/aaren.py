@@ -6,6 +6,7 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.exponential import ExponentialSum, mean
+from recurra.parts.heads import divide
 from recurra.shapes import Float, State, Tensor
 
 
@@ -32,9 +33,7 @@ class Aaren(Mixer):
 
     def __init__(self, width: int, *, heads: int = 4) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
-        self.query = nn.Parameter(torch.randn(heads, width // heads))
+        self.query = nn.Parameter(torch.randn(heads, divide(width, heads)))
         self.project = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.sum = ExponentialSum()

@@ -6,6 +6,7 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import LOG_SUM, Diag, Scan
+from recurra.parts.heads import divide
 from recurra.parts.slots import SlotState, attend_slots
 from recurra.shapes import Float, Tensor
 
@@ -39,17 +40,15 @@ class ABC(Mixer):
 
     def __init__(self, width: int, *, heads: int = 4, slots: int | None = None) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
-        self.heads, self.slots = heads, width // heads if slots is None else slots
+        self.heads, self.size = heads, divide(width, heads)
+        self.slots = self.size if slots is None else slots
         self.project = nn.Linear(width, 3 * width + heads * self.slots, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.total, self.address, self.content = Scan(), Scan(), Scan()
 
     def initial_state(self, batch: int) -> ABCState:
         """Empty slots."""
-        size = self.out.in_features // self.heads
-        keys, values = (self.zeros(batch, self.heads, self.slots, size) for _ in range(2))
+        keys, values = (self.zeros(batch, self.heads, self.slots, self.size) for _ in range(2))
         return torch.full_like(keys[..., 0], -torch.inf), (keys, values)
 
     def mix(self, x: Float[Tensor, "B T D"], state: ABCState, clock: Clock | None) -> tuple[Tensor, ABCState]:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
+from recurra.parts.heads import divide
 from recurra.parts.rotary import count
 from recurra.shapes import Float, Int, Tensor
 
@@ -39,11 +40,9 @@ class CosFormer(Mixer):
 
     def __init__(self, width: int, *, heads: int = 4, length: int = 65536) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
         if length < 1:
             raise ValueError(f"length is {length}: it must be at least 1")
-        self.heads, self.size, self.length, self.epsilon = heads, width // heads, length, 1e-6
+        self.heads, self.size, self.length, self.epsilon = heads, divide(width, heads), length, 1e-6
         self.project = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.scan = Scan()

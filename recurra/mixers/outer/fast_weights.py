@@ -5,6 +5,7 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
+from recurra.parts.heads import divide
 from recurra.shapes import Float, Tensor
 
 
@@ -31,9 +32,7 @@ class FastWeights(Mixer):
 
     def __init__(self, width: int, *, heads: int = 1) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
-        self.heads, self.size = heads, width // heads
+        self.heads, self.size = heads, divide(width, heads)
         self.slow = nn.Linear(width, 2 * width, bias=False)
         self.scan = Scan()
 

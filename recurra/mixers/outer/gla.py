@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
+from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
 from recurra.shapes import Float, Tensor
 
@@ -36,20 +37,17 @@ class GLA(Mixer):
 
     def __init__(self, width: int, *, heads: int = 4, rank: int = 16, temperature: float = 16.0) -> None:
         super().__init__()
-        if width % (2 * heads):
-            raise ValueError(f"width is {width}: it must be a multiple of twice heads, which is {2 * heads}")
-        self.heads, self.temperature = heads, temperature
+        self.heads, self.size, self.temperature = heads, 2 * divide(width, 2 * heads, among="twice heads"), temperature
         self.splits = [width // 2, width // 2, width, width, rank]
         self.project = nn.Linear(width, sum(self.splits), bias=False)
         self.forget = nn.Linear(rank, width // 2)
-        self.norm = RMSNorm(width // heads)
+        self.norm = RMSNorm(self.size)
         self.out = nn.Linear(width, width, bias=False)
         self.scan = Scan()
 
     def initial_state(self, batch: int) -> Float[Tensor, "B H K V"]:
         """Nothing remembered: zeros."""
-        size = self.out.in_features // self.heads
-        return self.zeros(batch, self.heads, size // 2, size)
+        return self.zeros(batch, self.heads, self.size // 2, self.size)
 
     def mix(
         self, x: Float[Tensor, "B T D"], state: Float[Tensor, "B H K V"], clock: Clock | None

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Scan
+from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
 from recurra.parts.slots import SlotState, attend_slots
 from recurra.shapes import Float, Tensor
@@ -42,10 +43,8 @@ class GSA(Mixer):
 
     def __init__(self, width: int, *, heads: int = 4, slots: int | None = None, temperature: float = 8.0) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
-        self.heads, self.temperature = heads, temperature
-        self.slots = width // heads if slots is None else slots
+        self.heads, self.size, self.temperature = heads, divide(width, heads), temperature
+        self.slots = self.size if slots is None else slots
         self.project = nn.Linear(width, 3 * width + heads * self.slots, bias=False)
         self.norm = RMSNorm(width)
         self.out = nn.Linear(width, width, bias=False)
@@ -53,8 +52,7 @@ class GSA(Mixer):
 
     def initial_state(self, batch: int) -> SlotState:
         """Empty slots: zeros."""
-        size = self.out.in_features // self.heads
-        keys, values = (self.zeros(batch, self.heads, self.slots, size) for _ in range(2))
+        keys, values = (self.zeros(batch, self.heads, self.slots, self.size) for _ in range(2))
         return keys, values
 
     def mix(self, x: Float[Tensor, "B T D"], state: SlotState, clock: Clock | None) -> tuple[Tensor, SlotState]:

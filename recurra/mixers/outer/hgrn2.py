@@ -10,6 +10,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
 from recurra.parts.bounds import lower_bound as bound_of
+from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
 from recurra.shapes import Float, Tensor
 
@@ -43,9 +44,8 @@ class HGRN2(Mixer):
         self, width: int, *, heads: int = 4, lower_bound: float | None = None, layer: int = 0, depth: int = 1
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
-        self.heads, self.lower_bound = heads, bound_of(lower_bound, layer, depth)
+        self.heads, self.size = heads, divide(width, heads)
+        self.lower_bound = bound_of(lower_bound, layer, depth)
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.norm = RMSNorm(width)
         self.out = nn.Linear(width, width, bias=False)
@@ -53,8 +53,7 @@ class HGRN2(Mixer):
 
     def initial_state(self, batch: int) -> Float[Tensor, "B H K V"]:
         """Nothing remembered: zeros."""
-        size = self.out.in_features // self.heads
-        return self.zeros(batch, self.heads, size, size)
+        return self.zeros(batch, self.heads, self.size, self.size)
 
     def mix(
         self, x: Float[Tensor, "B T D"], state: Float[Tensor, "B H K V"], clock: Clock | None

@@ -7,6 +7,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
 from recurra.parts.features import elu_plus_one
+from recurra.parts.heads import divide
 from recurra.shapes import Float, Tensor
 
 
@@ -34,9 +35,7 @@ class LinearAttention(Mixer):
 
     def __init__(self, width: int, *, heads: int = 4) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
-        self.heads, self.size, self.epsilon = heads, width // heads, 1e-6
+        self.heads, self.size, self.epsilon = heads, divide(width, heads), 1e-6
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.scan = Scan()

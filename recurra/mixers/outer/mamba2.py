@@ -8,6 +8,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
 from recurra.parts.conv import ShortConvolution
+from recurra.parts.heads import divide
 from recurra.parts.init import step_bias_
 from recurra.parts.norms import RMSNorm
 from recurra.shapes import Float, Tensor
@@ -56,11 +57,9 @@ class Mamba2(Mixer):
     ) -> None:
         super().__init__()
         inner = expand * width
-        if inner % heads:
-            raise ValueError(f"expand * width is {inner}: it must be a multiple of heads, which is {heads}")
-        if heads % groups:
-            raise ValueError(f"heads is {heads}: it must be a multiple of groups, which is {groups}")
-        self.heads, self.state_size, self.groups = heads, state_size, groups
+        self.heads, self.size = heads, divide(inner, heads, of="expand * width")
+        self.groups, self.sharing = groups, divide(heads, groups, of="heads", among="groups")
+        self.state_size = state_size
         self.inner = [inner, groups * state_size, groups * state_size]
         self.splits = [inner, sum(self.inner), heads]
         self.project = nn.Linear(width, sum(self.splits), bias=False)
@@ -75,8 +74,7 @@ class Mamba2(Mixer):
 
     def initial_state(self, batch: int) -> MambaState:
         """Nothing remembered, nothing seen: zeros."""
-        memory = self.zeros(batch, self.heads, self.state_size, self.inner[0] // self.heads)
-        return self.conv.initial_state(batch), memory
+        return self.conv.initial_state(batch), self.zeros(batch, self.heads, self.state_size, self.size)
 
     def mix(self, x: Float[Tensor, "B T D"], state: MambaState, clock: Clock | None) -> tuple[Tensor, MambaState]:
         """Project, convolve, remember, gate, then normalise."""
@@ -96,4 +94,4 @@ class Mamba2(Mixer):
     def _heads(self, shared: Float[Tensor, "B T GN"]) -> Float[Tensor, "B T H N"]:
         """What the heads of a group share, once for each head: a view where there is one group."""
         shared = shared.unflatten(-1, (self.groups, 1, self.state_size))
-        return shared.expand(-1, -1, -1, self.heads // self.groups, -1).flatten(2, 3)
+        return shared.expand(-1, -1, -1, self.sharing, -1).flatten(2, 3)

@@ -11,6 +11,7 @@ from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Outer, Scan
 from recurra.ops.shift import shift
 from recurra.ops.steps import finer
+from recurra.parts.heads import divide
 from recurra.parts.init import step_bias_
 from recurra.parts.norms import RMSNorm
 from recurra.parts.rotary import rotate
@@ -86,10 +87,8 @@ class Mamba3(Mixer):
     ) -> None:
         super().__init__()
         inner = expand * width
-        if inner % heads:
-            raise ValueError(f"expand * width is {inner}: it must be a multiple of heads, which is {heads}")
-        if heads % groups:
-            raise ValueError(f"heads is {heads}: it must be a multiple of groups, which is {groups}")
+        size = divide(inner, heads, of="expand * width")
+        self.sharing = divide(heads, groups, of="heads", among="groups")
         if turning not in (0.5, 1.0):
             raise ValueError(f"turning is {turning}: it must be 0.5 or 1")
         if state_size % 4:
@@ -106,9 +105,9 @@ class Mamba3(Mixer):
         self.key_bias, self.query_bias = (nn.Parameter(torch.ones(rank, heads, state_size)) for _ in range(2))
         self.skip = nn.Parameter(torch.ones(heads))
         if rank > 1:
-            size = (rank, heads, inner // heads)
-            self.mix_value, self.mix_out = (nn.Parameter(torch.full(size, 1 / rank)) for _ in range(2))
-            self.mix_gate = nn.Parameter(torch.ones(size))
+            each = (rank, heads, size)
+            self.mix_value, self.mix_out = (nn.Parameter(torch.full(each, 1 / rank)) for _ in range(2))
+            self.mix_gate = nn.Parameter(torch.ones(each))
         self.out = nn.Linear(inner, width, bias=False)
         step_bias_(self.step_bias)
         self.phase, self.scan = Scan(), Scan()
@@ -164,7 +163,7 @@ class Mamba3(Mixer):
     def _heads(self, norm: RMSNorm, shared: Float[Tensor, "B T _"]) -> Float[Tensor, "B T R H N"]:
         """What the heads of a group share, normalised, once for each head."""
         shared = norm(shared.unflatten(-1, (self.rank, self.groups, 1, self.state_size)))
-        return shared.expand(-1, -1, -1, -1, self.heads // self.groups, -1).flatten(3, 4)
+        return shared.expand(-1, -1, -1, -1, self.sharing, -1).flatten(3, 4)
 
     def _turned(
         self, x: Float[Tensor, "B T R H N"], cosine: Float[Tensor, "B T 1 H A"], sine: Float[Tensor, "B T 1 H A"]

@@ -10,6 +10,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import LeastSquares, Scan
 from recurra.parts.conv import ShortConvolution
+from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm, unit
 from recurra.shapes import Float, Tensor
 
@@ -50,9 +51,7 @@ class MesaNet(Mixer):
 
     def __init__(self, width: int, *, heads: int = 4, conv_size: int = 4) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
-        self.heads, self.size = heads, width // heads
+        self.heads, self.size = heads, divide(width, heads)
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.gates = nn.Linear(width, 2 * heads)
         self.conv = ShortConvolution(2 * width, size=conv_size, bias=False)

@@ -10,6 +10,7 @@ from recurra.ops import Outer, Scan
 from recurra.parts.blocks import BlockLinear
 from recurra.parts.conv import ShortConvolution
 from recurra.parts.exponential import Stabiliser
+from recurra.parts.heads import divide
 from recurra.parts.init import shallow_, small_
 from recurra.parts.norms import HeadNorm
 from recurra.shapes import Float, State, Tensor
@@ -51,13 +52,11 @@ class MLSTM(Mixer):
     ) -> None:
         super().__init__()
         inner = expand * width
-        for name, size in (("heads", heads), ("block", block)):
-            if inner % size:
-                raise ValueError(f"expand * width is {inner}: it must be a multiple of {name}, which is {size}")
-        self.heads, self.epsilon = heads, 1e-6
+        self.heads, self.size, self.epsilon = heads, divide(inner, heads, of="expand * width"), 1e-6
+        blocks = divide(inner, block, of="expand * width", among="block")
         self.inputs = nn.Linear(width, 2 * inner, bias=False)
         self.conv = ShortConvolution(inner, size=conv)
-        self.query, self.key, self.value = (BlockLinear(inner, inner // block) for _ in range(3))
+        self.query, self.key, self.value = (BlockLinear(inner, blocks) for _ in range(3))
         self.gates = nn.Linear(3 * inner, 2 * heads)
         self.norm = HeadNorm(inner, heads, bias=False)
         self.skip = nn.Parameter(torch.ones(inner))
@@ -74,9 +73,8 @@ class MLSTM(Mixer):
             self.gates.bias.copy_(torch.cat([0.1 * torch.randn(heads), torch.linspace(3, 6, heads)]))
 
     def initial_state(self, batch: int) -> State:
-        size = len(self.skip) // self.heads
         peak = self.zeros(batch, self.heads) - torch.inf
-        return self.conv.initial_state(batch), peak, self.zeros(batch, self.heads, size, size + 1)
+        return self.conv.initial_state(batch), peak, self.zeros(batch, self.heads, self.size, self.size + 1)
 
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
         past, peak, memory = state

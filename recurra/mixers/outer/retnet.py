@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
+from recurra.parts.heads import divide
 from recurra.parts.norms import rms
 from recurra.parts.rotary import count, rotate, turns
 from recurra.shapes import Float, Int, Tensor
@@ -38,9 +39,8 @@ class RetNet(Mixer):
 
     def __init__(self, width: int, *, heads: int = 4, expand: int = 2) -> None:
         super().__init__()
-        if width % (2 * heads):
-            raise ValueError(f"width is {width}: it must be a multiple of twice heads, which is {2 * heads}")
-        self.heads, self.size, self.expand, self.epsilon = heads, width // heads, expand, 1e-6
+        self.heads, self.size = heads, 2 * divide(width, 2 * heads, among="twice heads")
+        self.expand, self.epsilon = expand, 1e-6
         # queries and keys go together: they are rotated alike
         self.splits = [2 * width, expand * width, expand * width]
         self.project = nn.Linear(width, sum(self.splits), bias=False)

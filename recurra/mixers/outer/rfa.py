@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
+from recurra.parts.heads import divide
 from recurra.parts.norms import unit
 from recurra.shapes import Float, Tensor
 
@@ -48,11 +49,9 @@ class RFA(Mixer):
 
     def __init__(self, width: int, *, heads: int = 4, features: int = 32) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
         if features < 1:
             raise ValueError(f"features is {features}: it must be at least 1")
-        self.heads, self.size, self.least = heads, width // heads, 0.1
+        self.heads, self.size, self.least = heads, divide(width, heads), 0.1
         self.project = nn.Linear(width, 3 * width)
         self.gate = nn.Linear(width, heads)
         self.spread = nn.Parameter(torch.ones(heads, self.size))

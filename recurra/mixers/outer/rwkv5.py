@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
+from recurra.parts.heads import divide
 from recurra.parts.lerp import TokenShift, fading, looking_back, place, present
 from recurra.parts.norms import HeadNorm
 from recurra.shapes import Float, State, Tensor
@@ -41,10 +42,8 @@ class RWKV5(Mixer):
 
     def __init__(self, width: int, *, heads: int = 4, layer: int = 0, depth: int = 1) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
         up, left = place(layer, depth)
-        self.heads, self.size = heads, width // heads
+        self.heads, self.size = heads, divide(width, heads)
         even, half = looking_back(width, left), looking_back(width, left / 2)
         self.shift = TokenShift(half, even, looking_back(width, left, 0.3 * up), half)
         projections = (nn.Linear(width, width, bias=False) for _ in range(5))

@@ -8,6 +8,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
 from recurra.ops.shift import shift
+from recurra.parts.heads import divide
 from recurra.parts.lerp import fading, looking_back, place, present
 from recurra.parts.norms import HeadNorm
 from recurra.shapes import Float, State, Tensor
@@ -56,10 +57,8 @@ class RWKV6(Mixer):
         depth: int = 1,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
         up, left = place(layer, depth)
-        self.heads, self.size = heads, width // heads
+        self.heads, self.size = heads, divide(width, heads)
         even, half = looking_back(width, left), looking_back(width, left / 2)
         # what chooses, then decay, key, value, receptance, gate
         self.share = nn.Parameter(torch.stack([even, even, even, looking_back(width, left, 0.3 * up), half, half]))

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
+from recurra.parts.heads import divide
 from recurra.parts.lerp import place
 from recurra.parts.norms import rms
 from recurra.shapes import Float, Tensor
@@ -44,21 +45,18 @@ class TransNormer(Mixer):
         self, width: int, *, heads: int = 4, height: float | None = None, layer: int = 0, depth: int = 1
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width is {width}: it must be a multiple of heads, which is {heads}")
         up, _ = place(layer, depth)
         height = up if height is None else height
         if not 0 <= height <= 1:
             raise ValueError(f"height is {height}: it must lie between 0, the first layer, and 1, the last")
-        self.heads, self.height, self.epsilon = heads, height, 1e-8
+        self.heads, self.size, self.height, self.epsilon = heads, divide(width, heads), height, 1e-8
         self.project = nn.Linear(width, 4 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.scan = Scan()
 
     def initial_state(self, batch: int) -> Float[Tensor, "B H K V"]:
         """Nothing remembered: zeros."""
-        size = self.out.in_features // self.heads
-        return self.zeros(batch, self.heads, size, size)
+        return self.zeros(batch, self.heads, self.size, self.size)
 
     def mix(
         self, x: Float[Tensor, "B T D"], state: Float[Tensor, "B H K V"], clock: Clock | None

@@ -5,6 +5,7 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.parts.heads import divide
 from recurra.parts.kept import attend_kept
 from recurra.parts.rotary import count
 from recurra.parts.window import rotary
@@ -38,13 +39,11 @@ class Attention(Mixer):
 
     def __init__(self, width: int, *, heads: int = 4, base: float = 10000.0) -> None:
         super().__init__()
-        if width % (2 * heads):
-            raise ValueError(f"width is {width}: with {heads} heads it must be a multiple of {2 * heads}")
-        self.heads, self.base = heads, base
+        self.heads, self.size, self.base = heads, 2 * divide(width, 2 * heads, among="twice heads"), base
         self.query, self.key, self.value, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
 
     def initial_state(self, batch: int) -> State:
-        nothing = self.zeros(batch, 0, self.heads, self.query.in_features // self.heads)
+        nothing = self.zeros(batch, 0, self.heads, self.size)
         return nothing, nothing, torch.zeros(batch, dtype=torch.long, device=nothing.device)
 
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:

@@ -5,6 +5,7 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.parts.heads import divide
 from recurra.parts.rotary import count
 from recurra.parts.window import attend_near, happened, rotary, segments, take
 from recurra.shapes import Float, State, Tensor
@@ -35,15 +36,14 @@ class SlidingWindow(Mixer):
 
     def __init__(self, width: int, *, window: int = 128, heads: int = 4, base: float = 10000.0) -> None:
         super().__init__()
-        if width % (2 * heads):
-            raise ValueError(f"width is {width}: with {heads} heads it must be a multiple of {2 * heads}")
         if window < 1:
             raise ValueError(f"window is {window}: a step sees at least itself, so it must be 1 or more")
-        self.window, self.heads, self.base = window, heads, base
+        self.heads, self.size = heads, 2 * divide(width, 2 * heads, among="twice heads")
+        self.window, self.base = window, base
         self.query, self.key, self.value, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
 
     def initial_state(self, batch: int) -> State:
-        empty = self.zeros(batch, self.window - 1, self.heads, self.query.in_features // self.heads)
+        empty = self.zeros(batch, self.window - 1, self.heads, self.size)
         return empty, empty, torch.zeros(batch, dtype=torch.long, device=empty.device)
 
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:

@@ -158,7 +158,7 @@ def test_what_enters_an_edge_in_mode_p_never_adds_up_to_more_than_one():
 @pytest.mark.parametrize(
     ("build", "reason"),
     [
-        (lambda: PLSTM(16, heads=3), "must divide width"),
+        (lambda: PLSTM(16, heads=3), "width is 16: it must be a multiple of heads, which is 3"),
         (lambda: PlanePLSTM(16, mode="X"), "mode is 'X'"),
         (lambda: PlanePLSTM(16, directions=2), "directions is 2"),
         (lambda: GraphPLSTM(16, mode="X"), "mode is 'X'"),

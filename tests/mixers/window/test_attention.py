@@ -174,7 +174,7 @@ def test_step_ten_million_is_as_exact_as_step_ten():
 
 @pytest.mark.parametrize("make", [Attention, SlidingWindow])
 def test_uneven_heads_are_refused(make):
-    with pytest.raises(ValueError, match="width is 16: with 3 heads it must be a multiple of 6"):
+    with pytest.raises(ValueError, match="width is 16: it must be a multiple of twice heads, which is 6"):
         make(16, heads=3)
 
 
