@@ -8,7 +8,7 @@ over their past inputs like any other pieces.
 import torch
 from torch.nn import functional as F
 
-from recurra.ops.conv import ShortConv
+from recurra.ops.conv import ShortConv, gaps
 from recurra.ops.conv.chunk import finish
 from recurra.ops.steps import restart
 from recurra.shapes import Float, Tensor
@@ -22,10 +22,7 @@ def declines(record: ShortConv, state: Tensor) -> str | None:
         return f"fewer than {FEW} taps cost less one by one"
     if record.x.shape[1] == 1:
         return "a single step"
-    valid = record.valid
-    if valid is not None and bool((valid[:, 1:] & ~valid[:, :-1]).any()):
-        return "steps that did not happen lie before steps that did: align them first (Clock.aligned)"
-    return None
+    return gaps(record)
 
 
 def scan(record: ShortConv, state: Float[Tensor, "B J D"]) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B J D"]]:
