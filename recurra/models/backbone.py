@@ -63,6 +63,19 @@ def place(layers: list[str], index: int) -> dict[str, int]:
     return {key: value for key, value in facts.items() if key in known}
 
 
+def undecayed_parameters(model: nn.Module) -> set[str]:
+    """Names of the parameters that weight decay must leave alone.
+
+    Vectors (biases, norms, decays, time steps), and the matrices that a mixer names in its `undecayed`.
+    """
+    names = {name for name, p in model.named_parameters() if p.ndim < 2}
+    for path, module in model.named_modules():
+        if isinstance(module, Mixer):
+            names |= {f"{path}.{own}" for own in module.undecayed}
+    # a mixer may name parameters that only some of its forms have
+    return names & {name for name, _ in model.named_parameters()}
+
+
 class GatedMLP(nn.Module):
     """Two projections multiplied, one through SiLU, and a third back: y = W_o (silu(W_g x) * W_v x).
 
@@ -158,18 +171,6 @@ class Backbone(nn.Module):
     def initial_state(self, batch: int) -> State:
         """The state before the first step."""
         return tuple(block.mixer.initial_state(batch) for block in self.blocks)
-
-    def undecayed(self) -> set[str]:
-        """Names of the parameters that weight decay must leave alone.
-
-        Vectors (biases, norms, decays, time steps), and the matrices that a mixer names in its `undecayed`.
-        """
-        names = {name for name, p in self.named_parameters() if p.ndim < 2}
-        for path, module in self.named_modules():
-            if isinstance(module, Mixer):
-                names |= {f"{path}.{own}" for own in module.undecayed}
-        # a mixer may name parameters that only some of its forms have
-        return names & {name for name, _ in self.named_parameters()}
 
     def forward(
         self, x: Float[Tensor, "B T D"], state: State | None = None, clock: Clock | None = None

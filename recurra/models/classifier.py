@@ -7,7 +7,7 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.models import folder
-from recurra.models.backbone import Backbone
+from recurra.models.backbone import Backbone, undecayed_parameters as _undecayed_parameters
 from recurra.shapes import Float, State, Tensor
 
 
@@ -66,11 +66,6 @@ class Classifier(nn.Module):
         pooled = torch.zeros(batch, weight.shape[1], device=weight.device, dtype=torch.float64)
         return self.backbone.initial_state(batch), pooled, pooled[:, :1].clone()
 
-    def undecayed_parameters(self) -> set[str]:
-        """Names of the parameters that weight decay must leave alone."""
-        own = {name for name, p in self.named_parameters() if p.ndim < 2}
-        return own | {f"backbone.{name}" for name in self.backbone.undecayed()}
-
     def forward(
         self, x: Tensor, state: State | None = None, clock: Clock | None = None
     ) -> tuple[Float[Tensor, "B classes"], State]:
@@ -102,5 +97,6 @@ class Classifier(nn.Module):
         last = features[torch.arange(len(features), device=features.device), index.clamp(min=0)]
         return torch.where(index[:, None] >= 0, last, pooled * kept), count * kept + number
 
+    undecayed_parameters = _undecayed_parameters
     save_pretrained = folder.save_pretrained
     from_pretrained = classmethod(folder.from_pretrained)

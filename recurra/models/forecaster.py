@@ -6,7 +6,7 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.models import folder
-from recurra.models.backbone import Backbone
+from recurra.models.backbone import Backbone, undecayed_parameters as _undecayed_parameters
 from recurra.shapes import Float, State, Tensor
 
 
@@ -62,11 +62,6 @@ class Forecaster(nn.Module):
         """The state before the first step."""
         return self.backbone.initial_state(batch)
 
-    def undecayed_parameters(self) -> set[str]:
-        """Names of the parameters that weight decay must leave alone."""
-        own = {name for name, p in self.named_parameters() if p.ndim < 2}
-        return own | {f"backbone.{name}" for name in self.backbone.undecayed()}
-
     def forward(
         self, x: Float[Tensor, "B T F"], state: State | None = None, clock: Clock | None = None
     ) -> tuple[Float[Tensor, "B T horizon Q"], State]:
@@ -75,5 +70,6 @@ class Forecaster(nn.Module):
         lowest, rises = out[..., :1], nn.functional.softplus(out[..., 1:])
         return lowest + nn.functional.pad(rises.cumsum(-1), (1, 0)), state
 
+    undecayed_parameters = _undecayed_parameters
     save_pretrained = folder.save_pretrained
     from_pretrained = classmethod(folder.from_pretrained)

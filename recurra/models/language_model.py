@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.models import folder
-from recurra.models.backbone import Backbone
+from recurra.models.backbone import Backbone, undecayed_parameters as _undecayed_parameters
 from recurra.models.generate import generate as _generate, stream as _stream
 from recurra.shapes import Float, Int, State, Tensor
 
@@ -64,10 +64,6 @@ class LanguageModel(nn.Module):
         """The state before the first token."""
         return self.backbone.initial_state(batch)
 
-    def undecayed_parameters(self) -> set[str]:
-        """Names of the parameters that weight decay must leave alone; the embedding is decayed."""
-        return {f"backbone.{name}" for name in self.backbone.undecayed()}
-
     def features(
         self, tokens: Int[Tensor, "B T"], state: State | None = None, clock: Clock | None = None
     ) -> tuple[Float[Tensor, "B T D"], State]:
@@ -101,5 +97,6 @@ class LanguageModel(nn.Module):
 
     generate = _generate
     stream = _stream
+    undecayed_parameters = _undecayed_parameters
     save_pretrained = folder.save_pretrained
     from_pretrained = classmethod(folder.from_pretrained)
