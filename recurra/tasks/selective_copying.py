@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from recurra.shapes import Tensor
-from recurra.tasks.base import Batch, SourceError, Task
+from recurra.tasks import queue
+from recurra.tasks.base import Batch, Task
 from recurra.tasks.choices import accuracy, certain, cross_entropy
 from recurra.tasks.draws import begins, rows
 
@@ -31,8 +32,7 @@ class SelectiveCopying(Task):
     lower_is_better = False
 
     def __init__(self, *, symbols: int = 14, items: int = 16) -> None:
-        if symbols < 2 or items < 1:
-            raise SourceError(f"symbols is {symbols} and items is {items}: they must be at least 2 and 1")
+        queue.check(symbols, items)
         self.config = {"task": "selective_copying", "symbols": symbols, "items": items}
         self.symbols, self.items = symbols, items
 
@@ -44,13 +44,11 @@ class SelectiveCopying(Task):
         return {"vocabulary": self.symbols + 2}
 
     def batch(self, split: str, index: int, size: int, length: int, seed: int, carried: bool = False) -> Batch:
-        if length < 2 * self.items + 1:
-            raise SourceError(f"copying {self.items} items takes at least {2 * self.items + 1} steps, not {length}")
+        scored = queue.answered(self.items, size, length)
         inputs = torch.from_numpy(rows(self._draw, split, index, size, length, seed))
         targets = torch.zeros_like(inputs)
         items = inputs[:, : -self.items - 1]
         targets[:, -self.items :] = items[items > 0].reshape(size, self.items)
-        scored = (torch.arange(length) >= length - self.items).expand(size, length)
         return Batch(inputs, targets, scored, begins(size, length) if carried else None)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
@@ -60,18 +58,7 @@ class SelectiveCopying(Task):
         return accuracy(outputs, batch)
 
     def solve(self, batch: Batch) -> Tensor:
-        # a queue: fed before the marker, emptied after it
-        answers = torch.zeros_like(batch.inputs)
-        for row, answer in zip(batch.inputs.tolist(), answers, strict=True):
-            queue, marked = [], False
-            for step, token in enumerate(row):
-                if marked and queue:
-                    answer[step] = queue.pop(0)
-                elif token == self.symbols + 1:
-                    marked = True
-                elif token:
-                    queue.append(token)
-        return certain(answers, self.symbols + 2)
+        return certain(queue.solve(batch.inputs, self.symbols + 1), self.symbols + 2)
 
     def _draw(self, random: np.random.Generator, size: int, length: int) -> np.ndarray:
         """Rows with symbols at the places whose random numbers are smallest."""
