@@ -76,7 +76,7 @@ def test_a_table_of_what_was_trained(tmp_path):
         assert row["parameters"] == pytest.approx(20_000, rel=0.03)
         assert row["score_spread"] == pytest.approx(statistics.stdev(row["scores"])) and len(row["scores"]) == 2
         assert row["measure"] == "bits per byte" and row["step_microseconds"] > 0 and not row["grows"]
-        assert len(row["prompt"]) == 128 and row["sample"]
+        assert len(row["prompt"]) == 32 and row["sample"]
         assert json.loads((folder / row["run"] / "result.json").read_text())["score"] == min(row["scores"])
         assert len(losses(folder / row["run"])) == 12
     tokens = {metrics.read(folder / name)[-1]["tokens"] for name in ("elman-0", "lstm-1")}
