@@ -18,9 +18,10 @@ class GRU(Mixer):
         n_t = \tanh(W_n x_t + b_n + r_t \odot (R_n h_{t-1} + \beta)) \qquad
         y_t = h_t = (1 - z_t) \odot n_t + z_t \odot h_{t-1}
 
-    Cho et al. 2014, https://arxiv.org/abs/1406.1078. The paper resets before the product,
-    :math:`n_t = \tanh(W_n x_t + b_n + R_n (r_t \odot h_{t-1}))`: that is `reset="before"`. The default is what torch
-    and cuDNN compute, fused; the two have other weights and cannot be exchanged. The paper has no biases.
+    Cho et al. 2014, https://arxiv.org/abs/1406.1078. Unlike the paper there are biases, and the reset comes after the
+    product. The paper resets before it, :math:`n_t = \tanh(W_n x_t + b_n + R_n (r_t \odot h_{t-1}))`: that is
+    `reset="before"`. The default is what torch and cuDNN compute, fused; the two have other weights and cannot be
+    exchanged.
     State: (h,), `(B, D)`, float32.
 
     Args:

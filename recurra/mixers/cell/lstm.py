@@ -19,9 +19,9 @@ class LSTM(Mixer):
         c_t = f_t \odot c_{t-1} + i_t \odot g_t \qquad
         o_t = \sigma(W_o x_t + R_o h_{t-1} + b_o) \qquad y_t = h_t = o_t \odot \tanh(c_t)
 
-    Hochreiter & Schmidhuber 1997, https://doi.org/10.1162/neco.1997.9.8.1735, with the forget gate of Gers et al.
-    2000, https://doi.org/10.1162/089976600300015015, its bias starting at 1 as Jozefowicz et al. 2015 found,
-    https://proceedings.mlr.press/v37/jozefowicz15.html. Peepholes add :math:`p_i \odot c_{t-1}`,
+    Hochreiter & Schmidhuber 1997, https://doi.org/10.1162/neco.1997.9.8.1735. Unlike the paper there is a forget gate,
+    that of Gers et al. 2000, https://doi.org/10.1162/089976600300015015, its bias starting at 1 as Jozefowicz et al.
+    2015 found, https://proceedings.mlr.press/v37/jozefowicz15.html. Peepholes add :math:`p_i \odot c_{t-1}`,
     :math:`p_f \odot c_{t-1}` and :math:`p_o \odot c_t` inside the gates: Gers & Schmidhuber 2000,
     https://doi.org/10.1109/IJCNN.2000.861302. Another `hidden` than `width` projects, h = P (o tanh(c)): Sak et al.
     2014, https://arxiv.org/abs/1402.1128.

@@ -23,8 +23,8 @@ class ABC(Mixer):
         y_t = W_o \tilde V_t^\top \operatorname{softmax}(K^{-1/2} \tilde K_t q_t)
 
     with q, k, v and the control vectors s, one number a slot, linear in x. Source: Peng et al. 2021 (attention with
-    bounded-memory control), https://arxiv.org/abs/2110.02488, its learned control. The sums are run as means, by
-    :math:`z_{t-1} - z_t` as the log-decay, which never overflows. Its gated successor is `gsa`.
+    bounded-memory control), https://arxiv.org/abs/2110.02488, its learned control. Unlike the paper's, the sums
+    are run as means, by :math:`z_{t-1} - z_t` as the log-decay, which never overflows. Its gated successor is `gsa`.
 
     State: z, `(B, H, M)`, minus infinity before the first step; the slots' keys, `(B, H, M, K)`, and their values,
     `(B, H, M, V)`; float32 (float64 if the parameters are), K = V = width / heads.

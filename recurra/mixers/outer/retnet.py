@@ -22,8 +22,8 @@ class RetNet(Mixer):
         \gamma_h = 1 - 2^{-5-h}
 
     where :math:`R(t)` turns the pairs (2i, 2i+1) by :math:`t \cdot 10000^{-i/(K/2-1)}`, h counts the heads from zero,
-    and rms normalises each head with no weight. Source: Sun et al. 2023, https://arxiv.org/abs/2307.08621. The
-    authors' code also divides S by a running sum of its decays; the norm that follows cancels it, so it is left out.
+    and rms normalises each head with no weight. Source: Sun et al. 2023, https://arxiv.org/abs/2307.08621. Unlike
+    the authors' code S is not divided by a running sum of its decays: the norm that follows would cancel it.
 
     State: the memory S, `(B, H, K, V)`, float32 (float64 if the parameters are), K = width / heads and
     V = expand K; and the position t of the next step, `(B,)`, int64.
