@@ -1,0 +1,5 @@
+#!/bin/sh
+# Symbols scattered among blanks: a gate that reads its input chooses what to keep, a fixed filter cannot.
+recurra compare selective_copying --task symbols=6 --task items=4 --mixers mingru,mamba,lstm,linear_attention,s4d \
+    --parameters 30k --depth 2 --batch 32 --length 32 --steps 400 --lr 6e-3 \
+    --seeds 3 --workers 1 --run "${1:-runs/recipes}/selective_copying"
