@@ -20,7 +20,7 @@ import torch
 from recurra.files import aside
 from recurra.shapes import State, Tensor
 
-FORMAT = "recurra-state-1"
+FORMAT = "recurra-state-2"
 
 
 def leaves(state: State) -> Iterator[Tensor]:
@@ -94,11 +94,21 @@ def owner(module: Any) -> tuple[str, str]:
     return name, fingerprint(name, module.config)
 
 
+def weights(module: Any) -> str:
+    """A hash of a module's weights: of up to 256 numbers of each, spread over it, so that it costs nothing to ask."""
+    digest = hashlib.sha256()
+    for name, x in module.state_dict().items():
+        some = x.detach().flatten()[:: max(1, x.numel() // 256)]
+        digest.update(f"{name} {tuple(x.shape)} {x.dtype} ".encode())
+        digest.update(_real(some).double().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def save(path: str | os.PathLike[str], state: State, module: Any, steps: int) -> None:
     """Write a state for `module` (a mixer or a model) after `steps` steps. Written aside and renamed."""
     name, config_hash = owner(module)
     header = {
-        "format": FORMAT, "name": name, "config_hash": config_hash, "steps": str(steps),
+        "format": FORMAT, "name": name, "config_hash": config_hash, "weights": weights(module), "steps": str(steps),
         "structure": json.dumps(_structure(state, iter(range(10**9)))),
     }  # fmt: skip
     tensors = {str(i): _real(x.detach()).contiguous().clone() for i, x in enumerate(leaves(state))}
@@ -111,7 +121,8 @@ def load(path: str | os.PathLike[str], module: Any) -> tuple[State, int]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no state file, or the state of something else (both names and hashes are given).
+        ValueError: it is no state file, or the state of something else (both names and hashes are given), or of the
+            same with other weights, whose numbers mean nothing here.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -120,6 +131,10 @@ def load(path: str | os.PathLike[str], module: Any) -> tuple[State, int]:
         with safetensors.safe_open(path, "pt") as file:
             header = file.metadata() or {}
             _refuse(path, header, *owner(module))
+            if header.get("weights") != weights(module):
+                raise ValueError(
+                    f"{path} was written under other weights: use the run that wrote it, or begin a new file"
+                )
             tensors = {int(key): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a whole state file ({error})") from error

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from recurra import state as states
+from recurra import MIXERS, state as states
 
 
 class _Owner(nn.Module):
@@ -81,6 +81,16 @@ def test_another_owner_is_refused_with_both_names_and_hashes(tmp_path):
     for owner in (one, other):
         assert " ".join(states.owner(owner)) in str(refused.value)
     assert states.owner(one)[1] != states.owner(other)[1]
+
+
+def test_the_same_model_with_other_weights_is_refused(tmp_path):
+    mixer = MIXERS["mingru"](8)
+    states.save(tmp_path / "s", mixer.initial_state(1), mixer, 3)
+    assert states.load(tmp_path / "s", mixer)[1] == 3
+    with torch.no_grad():
+        mixer.candidate.weight[3, 3] += 1e-3
+    with pytest.raises(ValueError, match="written under other weights: use the run that wrote it"):
+        states.load(tmp_path / "s", mixer)
 
 
 def test_the_order_of_keywords_is_no_difference():

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from recurra import Clock, use
 from recurra.ops import Cell, Rule, Scan, native as door
 from recurra.ops.cell import loop, native, rules
+from recurra.ops.cell.trace import trace
 from recurra.ops.scan import choose, name_of, prepare
 
 pytestmark = pytest.mark.skipif(door.available() is not None, reason=str(door.available()))
@@ -279,6 +280,13 @@ def test_weights_that_change_in_any_way_are_seen():
         record.weight.data.mul_(2)
         assert not torch.equal(native.scan(record, state)[0], first)
     assert_close(native.scan(record, state)[0], loop.scan(record, state)[0])
+
+
+def test_a_trace_draws_no_number_of_the_users():
+    rule = Rule("never_seen", lambda x, r, h: (torch.tanh(x[0] + r[0]), (torch.tanh(x[0] + r[0]),)), 1, 1)
+    before = torch.get_rng_state()
+    trace(rule)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_compiling_is_said_once(caplog):

@@ -182,7 +182,9 @@ def trace(rule: Rule) -> Traced:
     recorder = _Recorder()
     try:
         with torch.inference_mode(False):
-            some = [torch.rand(UNITS, dtype=torch.float64, device="cpu") + 0.1 for _ in names]
+            # numbers of their own: those that the user's seed gives are not ours to draw
+            draw = torch.Generator().manual_seed(0)
+            some = [torch.rand(UNITS, generator=draw, dtype=torch.float64, device="cpu") + 0.1 for _ in names]
             inputs = [recorder.name(x, recorder.graph.add("input", name)) for name, x in zip(names, some, strict=True)]
             with recorder:
                 results = joint(*some)
