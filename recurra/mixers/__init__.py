@@ -2,14 +2,18 @@
 
 from recurra.mixers.base import Mixer as Mixer
 from recurra.mixers.block.hippo import HiPPO
+from recurra.mixers.block.linoss import LinOSS
 from recurra.mixers.block.lmu import LMU
 from recurra.mixers.block.lssl import LSSL
 from recurra.mixers.block.s4 import S4
+from recurra.mixers.cell.cornn import CoRNN
 from recurra.mixers.cell.elman import Elman
 from recurra.mixers.cell.fast_weights_rnn import FastWeightsRNN
 from recurra.mixers.cell.gru import GRU
+from recurra.mixers.cell.horn import HORN
 from recurra.mixers.cell.lstm import LSTM
 from recurra.mixers.cell.slstm import SLSTM
+from recurra.mixers.cell.unicornn import UnICORNN
 from recurra.mixers.delta.comba import Comba
 from recurra.mixers.delta.deltanet import DeltaNet
 from recurra.mixers.delta.deltaproduct import DeltaProduct
@@ -121,4 +125,8 @@ MIXERS: dict[str, type[Mixer]] = {
     "lmu": LMU,
     "hippo": HiPPO,
     "plstm": PLSTM,
+    "cornn": CoRNN,
+    "unicornn": UnICORNN,
+    "horn": HORN,
+    "linoss": LinOSS,
 }

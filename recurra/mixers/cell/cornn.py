@@ -1,0 +1,87 @@
+"""The coupled oscillatory recurrent network."""
+
+import torch
+from torch import nn
+
+from recurra.clock import Clock
+from recurra.mixers.base import Mixer
+from recurra.ops import Cell, Rule, Scan
+from recurra.parts.elapsed import timed_drive
+from recurra.parts.oscillator import constants, twice
+from recurra.shapes import Float, Tensor
+
+Vectors = tuple[Tensor, ...]
+
+
+def cornn(
+    drive: Vectors, recur: Vectors, state: Vectors, step: Tensor, stiffness: Tensor, damping: Tensor, second: Tensor
+) -> tuple[Tensor, Vectors]:
+    """A unit is an oscillator's position, or its velocity where `second`; its other half is the state's second."""
+    (force, dt), (own, other) = drive, state
+    position, velocity = torch.where(second > 0, other, own), torch.where(second > 0, own, other)
+    time = step * dt
+    velocity = velocity + time * (torch.tanh(force + recur[0]) - stiffness * position - damping * velocity)
+    position = position + time * velocity
+    own, other = torch.where(second > 0, velocity, position), torch.where(second > 0, position, velocity)
+    return position, (own, other)
+
+
+CORNN = Rule("cornn", cornn, 2, 1, state=2, params=4)
+
+
+class CoRNN(Mixer):
+    r"""A network of damped springs that pull each other: its state can neither explode nor die out at once.
+
+    .. math::
+        z_t = z_{t-1} + \Delta_t \bigl(\tanh(W y_{t-1} + \mathcal{W} z_{t-1} + V x_t + b)
+        - \gamma\, y_{t-1} - \epsilon\, z_{t-1}\bigr) \qquad y_t = y_{t-1} + \Delta_t\, z_t
+
+    with :math:`\Delta_t` the step times the clock's `dt`, 1 where it is not given: y is where every oscillator is and z
+    how fast it moves. Rusch & Mishra 2021, https://arxiv.org/abs/2010.00951. As in the paper :math:`\Delta`,
+    :math:`\gamma` and :math:`\epsilon` are chosen, not trained; the defaults are those of its sequential digits. Steps
+    are explicit: they blow up where :math:`\Delta_t^2 \gamma` comes near 4.
+    State: (y, z), `(B, D)` each, float32.
+
+    Args:
+        width: features in and out, and oscillators (D).
+        step: :math:`\Delta`, in the clock's unit of time.
+        stiffness: :math:`\gamma`: the square of the oscillators' own frequency.
+        damping: :math:`\epsilon`.
+
+    Raises:
+        ValueError: `step` is not greater than 0, or `stiffness` or `damping` is less than 0.
+    """
+
+    timed = True
+
+    def __init__(self, width: int, *, step: float = 0.042, stiffness: float = 2.7, damping: float = 4.7) -> None:
+        super().__init__()
+        if not step > 0:
+            raise ValueError(f"step is {step}: it must be greater than 0")
+        for name, value in (("stiffness", stiffness), ("damping", damping)):
+            if not value >= 0:
+                raise ValueError(f"{name} is {value}: it must be at least 0")
+        self.constants = step, stiffness, damping
+        self.input = nn.Linear(width, width)
+        self.position, self.velocity = (nn.Parameter(torch.empty(width, width)) for _ in range(2))
+        # one map of input, position and velocity side by side
+        bound = (3 * width) ** -0.5
+        for weight in (self.input.weight, self.input.bias, self.position, self.velocity):
+            nn.init.uniform_(weight, -bound, bound)
+        self.scan = Scan()
+
+    def initial_state(self, batch: int) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
+        width = len(self.position)
+        return self.zeros(batch, width), self.zeros(batch, width)
+
+    def mix(
+        self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]], clock: Clock | None
+    ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]]:
+        width, force = len(self.position), self.input(x)
+        drive = timed_drive(torch.cat([force, force], -1), 2 * width, clock)
+        second = (torch.arange(2 * width, device=x.device) >= width).to(drive)
+        params = torch.cat([constants(drive, 2 * width, *self.constants), second[None]])
+        weight = torch.cat([self.position, self.velocity], 1).repeat(2, 1)[None, None]
+        read, (own, _) = self.scan(Cell(CORNN, drive, weight, params), twice(*state), clock)
+        y, z = own.chunk(2, -1)
+        return read[..., :width].to(x.dtype), (y, z)
