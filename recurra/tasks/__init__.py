@@ -11,7 +11,10 @@ from recurra.tasks.associative_recall import AssociativeRecall as AssociativeRec
 from recurra.tasks.base import Batch as Batch, SourceError as SourceError, Task as Task
 from recurra.tasks.copying import Copying as Copying
 from recurra.tasks.corpus import STANDARD_LIBRARY
+from recurra.tasks.induction import Induction as Induction
+from recurra.tasks.latching import Latching as Latching
 from recurra.tasks.modular_counting import ModularCounting as ModularCounting
+from recurra.tasks.ordered_events import OrderedEvents as OrderedEvents
 from recurra.tasks.parity import Parity as Parity
 from recurra.tasks.selective_copying import SelectiveCopying as SelectiveCopying
 from recurra.tasks.series import Series as Series
@@ -28,6 +31,9 @@ TASKS: dict[str, type[Task]] = {
     "parity": Parity,
     "modular_counting": ModularCounting,
     "state_tracking": StateTracking,
+    "latching": Latching,
+    "induction": Induction,
+    "ordered_events": OrderedEvents,
     "adding": Adding,
 }
 FROM_FILES = ("text", "series")  # tasks that are made from a source and not by their name alone

@@ -30,17 +30,21 @@ class AssociativeRecall(Task):
         pairs: how many must be remembered.
         vocabulary: how many tokens there are (V), even.
         power: how fast questions grow rarer; Zoology's is 0.01.
+        graded: rows for training have any number of pairs from 1 to `pairs`, each as often, and silence before them:
+            the easy ones teach what a question is. Held-out rows always have them all.
     """
 
     head = "language_model"
     measure = "accuracy"
     lower_is_better = False
 
-    def __init__(self, *, pairs: int = 8, vocabulary: int = 256, power: float = 0.01) -> None:
+    def __init__(self, *, pairs: int = 8, vocabulary: int = 256, power: float = 0.01, graded: bool = False) -> None:
         if pairs < 1 or vocabulary % 2 or vocabulary // 2 <= pairs:
             raise SourceError(f"{pairs} pairs need an even vocabulary of more than {2 * pairs}, not {vocabulary}")
-        self.config = {"task": "associative_recall", "pairs": pairs, "vocabulary": vocabulary, "power": power}
-        self.pairs, self.vocabulary, self.power = pairs, vocabulary, power
+        self.config = {
+            "task": "associative_recall", "pairs": pairs, "vocabulary": vocabulary, "power": power, "graded": graded,
+        }  # fmt: skip
+        self.pairs, self.vocabulary, self.power, self.graded = pairs, vocabulary, power, graded
 
     @property
     def chance(self) -> float:
@@ -52,7 +56,8 @@ class AssociativeRecall(Task):
     def batch(self, split: str, index: int, size: int, length: int, seed: int, carried: bool = False) -> Batch:
         if length < 4 * self.pairs:
             raise SourceError(f"recalling {self.pairs} pairs takes at least {4 * self.pairs} steps, not {length}")
-        inputs = torch.from_numpy(rows(self._draw, split, index, size, length, seed))
+        draw = self._draw_graded if self.graded and split == "train" else self._draw
+        inputs = torch.from_numpy(rows(draw, split, index, size, length, seed))
         keys, values = inputs[:, : 2 * self.pairs : 2], inputs[:, 1 : 2 * self.pairs : 2]
         value_of = torch.zeros(size, self.vocabulary, dtype=torch.int64).scatter(1, keys, values)
         scored = (inputs > 0) & (torch.arange(length) >= 2 * self.pairs)
@@ -88,4 +93,13 @@ class AssociativeRecall(Task):
         likely = (self.power - 1) * np.log(np.arange(1, slots + 1)) + random.gumbel(size=(size, slots))
         asked = 2 * pairs + 2 * (-likely).argsort(axis=1)[:, :pairs]
         np.put_along_axis(content, asked, keys, axis=1)
+        return content
+
+    def _draw_graded(self, random: np.random.Generator, size: int, length: int) -> np.ndarray:
+        """Rows of which the first pairs, and what asks for them, may be silent."""
+        content = self._draw(random, size, length)
+        silent = np.arange(self.pairs) < random.integers(0, self.pairs, (size, 1))
+        unasked = np.where(silent, content[:, : 2 * self.pairs : 2], -1)
+        content[:, : 2 * self.pairs][np.repeat(silent, 2, axis=1)] = 0
+        content[(content[:, :, None] == unasked[:, None]).any(-1)] = 0
         return content
