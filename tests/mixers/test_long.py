@@ -16,8 +16,9 @@ WIDTH, STEPS, FAR, BOUND = 8, 65_536, 3.0, 1e-3
 # a test, and at 65,536 steps without the checks their errors are 3e-6, 1.5e-3 and 2e-6
 FEWER = 4096
 BY_LOOP = ("hippo", "lmu", "fast_weights_rnn")
-# before training its state runs round a limit cycle, where errors of phase add up: so much a step, hence 1.5e-3 above
-DRIFT = {"lmu": 5e-8}
+# before training its state runs round a limit cycle, where errors of phase add up: so much a step, hence 1.5e-3 above;
+# springs that lose nothing swing on at the pace of their rounded step for ever: 3.5e-3 after all steps
+DRIFT = {"lmu": 5e-8, "unicornn": 1e-7}
 
 
 def far_apart(mixer):

@@ -41,8 +41,7 @@ def horn(x: torch.Tensor) -> dict[str, torch.Tensor]:
     import saiunit
 
     brainstate.environ.set(precision=64)
-    names = ("input", "bias", "recurrent")
-    weights = {name: torch.randn(*shape) for name, shape in zip(names, ((WIDTH, WIDTH), (WIDTH,), (WIDTH, WIDTH)))}
+    weights = {"input": torch.randn(WIDTH, WIDTH), "bias": torch.randn(WIDTH), "recurrent": torch.randn(WIDTH, WIDTH)}
     frequency, damping = 0.2 + 0.5 * torch.rand(WIDTH), 0.05 * torch.rand(WIDTH)
     step = brainmass.HORNStep(WIDTH, alpha=0.3, omega=frequency.numpy(), gamma=damping.numpy())
     step.init_state()
