@@ -300,13 +300,13 @@ def test_what_no_kernel_takes_is_declined_with_its_reason():
 @needs_compiler
 def test_no_memory_is_an_error_and_not_a_crash():
     record, state = _matrix(Delta, 1, 2, 1, 3, 3)
-    rows = [field for x in record[:5] for field in native.rows(x)]
-    # so many steps that a list of them does not fit into any memory
-    shape = (1, 1 << 55, 1, 3, 3, 3)
-    with pytest.raises(MemoryError, match="delta"):
-        native.call("delta", "forward", *rows, None, state, *shape, state, state, 1)
+    fields = list(native.memory(record[:4], record.log_decay, state, None))
     with pytest.raises(AssertionError, match="fields"):
-        native.call("delta", "forward", *rows, None, state, *shape, state, 1)
+        native.call("delta", "forward", *fields, state, state, 1)
+    # so many keys that a state does not fit into any memory
+    fields[-3] = 1 << 44
+    with pytest.raises(MemoryError, match="delta"):
+        native.call("delta", "forward", *fields, state, state, None, 1)
 
 
 SCRIPT = """

@@ -17,7 +17,7 @@ import shlex
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -32,6 +32,10 @@ FREER = ("-fno-trapping-math", *(("-mprefer-vector-width=512",) if platform.mach
 REALS = {
     torch.float32: "float", torch.complex64: "float", torch.float64: "double", torch.complex128: "double",
 }  # fmt: skip
+# two bytes in memory, widened as they are read: what common.h calls them
+NARROW = {torch.bfloat16: 1, torch.float16: 2}
+# steps between two states that the forward of a matrix memory keeps for its backward
+WINDOW = 64
 HERE = pathlib.Path(__file__).parent
 log = logging.getLogger("recurra")
 
@@ -181,12 +185,16 @@ def available() -> str | None:
     return None
 
 
-def declines(engine: str, *tensors: Tensor | None) -> str | None:
-    """Why the kernels of `engine` cannot take these tensors (masks left out); compiles them on first use."""
-    kinds = {x.dtype for x in tensors if x is not None}
-    reals = {REALS.get(kind) for kind in kinds}
+def declines(engine: str, *tensors: Tensor | None, narrow: Sequence[Tensor | None] = ()) -> str | None:
+    """Why the kernels of `engine` cannot take these tensors (masks left out); compiles them on first use.
+
+    The tensors in `narrow` may also be bfloat16 or float16 beside others that are float32.
+    """
+    kinds, more = ({x.dtype for x in several if x is not None} for several in (tensors, narrow))
+    reals = {REALS.get(kind) for kind in kinds} | {"float" if kind in NARROW else REALS.get(kind) for kind in more}
+    tensors = (*tensors, *narrow)
     if None in reals or len(reals) > 1:
-        return f"the kernels take float32 or float64, not {', '.join(sorted(str(kind) for kind in kinds))}"
+        return f"the kernels take float32 or float64, not {', '.join(sorted(str(kind) for kind in kinds | more))}"
     for x in tensors:
         if x is None:
             continue
@@ -236,6 +244,28 @@ def rows(x: Tensor | None) -> tuple[Tensor | None, int, int, int]:
     return x, strides[0], strides[1], strides[2] if x.ndim > 2 else 0
 
 
+def typed(x: Tensor | None) -> tuple[Tensor | int | None, ...]:
+    """As `rows`, of a tensor that may be narrow: with its type."""
+    return (*rows(None if x is None else lines(x)), 0 if x is None else NARROW.get(x.dtype, 0))
+
+
+def memory(
+    tensors: Sequence[Tensor | None], log_decay: Tensor | None, first: Tensor, reset: Tensor | None
+) -> tuple[Tensor | int | None, ...]:
+    """The fields that matrix memories share: the tensors (the query first, the value third), then the struct `Shape`."""
+    query, value = tensors[0], tensors[2]
+    assert query is not None and value is not None
+    width = 0 if log_decay is None else 1 if log_decay.ndim == 3 else query.shape[-1]
+    every = (field for x in (*tensors, log_decay) for field in typed(x))
+    return (*every, reset, first, *query.shape, value.shape[-1], width)
+
+
+def marks(first: Tensor, steps: int) -> Tensor | None:
+    """Room for the states that a forward keeps for its backward, one per `WINDOW` steps but for the first."""
+    later = (steps - 1) // WINDOW
+    return first.new_empty((*first.shape[:2], later, *first.shape[2:])) if later else None
+
+
 @functools.cache
 def _struct(fields: int) -> struct.Struct:
     return struct.Struct(f"{fields}q")
@@ -244,14 +274,14 @@ def _struct(fields: int) -> struct.Struct:
 def call(engine: str, name: str, *arguments: Tensor | int | None) -> None:
     """Run a C function on the fields of its struct: tensors go as addresses, None as NULL, whole numbers as int64.
 
-    The first argument is a tensor, whose type chooses the library.
+    The first argument is a tensor, whose type chooses the library: a narrow one takes the one of float32.
 
     Raises:
         MemoryError: there was none for the kernel's scratch.
     """
     first = arguments[0]
     assert isinstance(first, Tensor)
-    function = _function(engine, name, REALS[first.dtype])
+    function = _function(engine, name, REALS.get(first.dtype, "float"))
     fields = [x if isinstance(x, int) else 0 if x is None else x.data_ptr() for x in arguments]
     code = function(_struct(len(fields)).pack(*fields), len(fields))
     if code == 1:

@@ -50,6 +50,59 @@ INLINE void put_some(REAL *p, vec x, I n) {
     else for (I i = 0; i < n; i++) p[i] = x[i];
 }
 
+/* Numbers of a narrow type are two bytes in memory and wide in registers. WIDE is REAL itself. */
+enum { WIDE, BFLOAT16, FLOAT16 };
+typedef float single __attribute__((vector_size(W * 4)));
+typedef uint32_t word __attribute__((vector_size(W * 4)));
+typedef uint16_t half __attribute__((vector_size(W * 2)));
+typedef half loose_half __attribute__((aligned(2)));
+INLINE I bytes(I type) { return type == WIDE ? (I)sizeof(REAL) : 2; }
+INLINE word choose(word mask, word x, word y) { return (x & mask) | (y & ~mask); }
+INLINE word widened(word x, I type) {
+    if (type == BFLOAT16) return x << 16;
+    word sign = (x & 0x8000) << 16, size = x & 0x7fff;
+    single tiny = __builtin_convertvector(size, single) * 0x1p-24f;            /* below the least normal: m 2^-24 */
+    word y = choose((word)(size > 0x7bff), (size << 13) | 0x7f800000, (size << 13) + (112u << 23));
+    return sign | choose((word)(size < 0x400), (word)tiny, y);
+}
+INLINE word narrowed(word x, I type) {                                         /* to nearest, ties to even */
+    word size = x & 0x7fffffff, sign = x >> 16 & 0x8000, nan = (word)(size > 0x7f800000);
+    if (type == BFLOAT16) return choose(nan, sign | 0x7fc0, (x + 0x7fff + (x >> 16 & 1)) >> 16);
+    word tiny = (word)((single)size + 0.5f) - 0x3f000000, y = (size - (112u << 23) + 0xfff + (size >> 13 & 1)) >> 13;
+    y = choose((word)(size < 0x38800000), tiny, choose((word)(size >= 0x477ff000), (word)(y * 0 + 0x7c00), y));
+    return sign | choose(nan, (word)(y * 0 + 0x7e00), y);
+}
+INLINE vec load(const void *p, I type) {
+    if (type == WIDE) return get(p);
+    return __builtin_convertvector((single)widened(__builtin_convertvector(*(const loose_half *)p, word), type), vec);
+}
+INLINE void store(void *p, I type, vec x) {
+    if (type == WIDE) put(p, x);
+    else *(loose_half *)p = __builtin_convertvector(narrowed((word)__builtin_convertvector(x, single), type), half);
+}
+INLINE vec load_some(const void *p, I type, I n) {
+    if (n >= W) return load(p, type);
+    if (type == WIDE) return get_some(p, n);
+    uint16_t x[W] = {};
+    for (I i = 0; i < n; i++) x[i] = ((const uint16_t *)p)[i];
+    return load(x, type);
+}
+INLINE void store_some(void *p, I type, vec x, I n) {
+    if (n >= W) { store(p, type, x); return; }
+    if (type == WIDE) { put_some(p, x, n); return; }
+    uint16_t y[W];
+    store(y, type, x);
+    for (I i = 0; i < n; i++) ((uint16_t *)p)[i] = y[i];
+}
+/* Rows of numbers of any type, and where one of them begins with the way to the next step's */
+typedef struct { const void *x; I b, t, h, type; } Typed;
+typedef struct { char *x; I stride, type; } At;
+INLINE At at(Typed r, I b, I t, I h) { return (At){(char *)r.x + (b * r.b + t * r.t + h * r.h) * bytes(r.type), r.t, r.type}; }
+INLINE At plain(const REAL *x, I stride) { return (At){(char *)x, stride, WIDE}; }
+INLINE At plus_columns(At r, I c) { r.x += c * bytes(r.type); return r; }
+INLINE REAL number(At r, I t) { return load_some(r.x + t * r.stride * bytes(r.type), r.type, 1)[0]; }
+INLINE void set(At r, I t, REAL x) { store_some(r.x + t * r.stride * bytes(r.type), r.type, all(x), 1); }
+
 /* a store around the cache, to an address aligned to 64 bytes: it does not first read the line it fills */
 INLINE void stream(REAL *p, vec x) {
 #ifdef __AVX512F__
@@ -124,31 +177,31 @@ static void transpose16(REAL *y, I ly, const REAL *x, I lx) {
 }
 
 /* C (m x 16 nv) = scale_i * from + X (m x n) Y (n x 16 nv): X is broadcast from memory with any strides, so that its
- * transpose costs nothing. A tile of R x U vecs stays in registers. from: NULL is zero (may be C itself, to add);
- * scale: NULL is one. */
-#define TILE(R, U) \
-static void tile_##R##x##U(REAL *c, I lc, const REAL *from, const REAL *scale, const REAL *x, I xi, I xj, const REAL *y, I ly, I n) { \
+ * transpose costs nothing. A tile of R x U vecs stays in registers; how it begins is a constant of each variant, or the
+ * compiler keeps it in memory. from: NULL is zero (may be C itself, to add); scale: NULL is one. */
+enum { ZERO, ADD, SCALE };
+#define TILE(R, U, MODE) \
+static void tile_##R##x##U##_##MODE(REAL *c, I lc, const REAL *from, const REAL *scale, const REAL *x, I xi, I xj, const REAL *y, I ly, I n) { \
     vec s[R][U], b[U]; \
-    for (int i = 0; i < R; i++) for (int u = 0; u < U; u++) { \
-        s[i][u] = from ? get(from + i * lc + u * W) : (vec){}; \
-        if (scale) s[i][u] *= scale[i]; } \
+    for (int i = 0; i < R; i++) for (int u = 0; u < U; u++) \
+        s[i][u] = MODE == ZERO ? (vec){} : MODE == ADD ? get(from + i * lc + u * W) : scale[i] * get(from + i * lc + u * W); \
     for (I j = 0; j < n; j++, x += xj, y += ly) { \
         for (int u = 0; u < U; u++) b[u] = get(y + u * W); \
         for (int i = 0; i < R; i++) for (int u = 0; u < U; u++) s[i][u] += x[i * xi] * b[u]; } \
     for (int i = 0; i < R; i++) for (int u = 0; u < U; u++) put(c + i * lc + u * W, s[i][u]); }
-TILE(8, 2) TILE(16, 1) TILE(1, 2) TILE(1, 1)
-
+#define PRODUCT(MODE) TILE(8, 2, MODE) TILE(16, 1, MODE) TILE(1, 2, MODE) TILE(1, 1, MODE) \
+static void product_##MODE(REAL *c, I lc, const REAL *from, const REAL *scale, const REAL *x, I xi, I xj, const REAL *y, I ly, I m, I n, I nv) { \
+    I v = 0, i; \
+    for (; v + 1 < nv; v += 2, c += 2 * W, y += 2 * W, from += MODE ? 2 * W : 0) { \
+        for (i = 0; i + 8 <= m; i += 8) tile_8x2_##MODE(c + i * lc, lc, from + i * lc, scale + i, x + i * xi, xi, xj, y, ly, n); \
+        for (; i < m; i++) tile_1x2_##MODE(c + i * lc, lc, from + i * lc, scale + i, x + i * xi, xi, xj, y, ly, n); } \
+    if (v < nv) { \
+        for (i = 0; i + 16 <= m; i += 16) tile_16x1_##MODE(c + i * lc, lc, from + i * lc, scale + i, x + i * xi, xi, xj, y, ly, n); \
+        for (; i < m; i++) tile_1x1_##MODE(c + i * lc, lc, from + i * lc, scale + i, x + i * xi, xi, xj, y, ly, n); } }
+PRODUCT(ZERO) PRODUCT(ADD) PRODUCT(SCALE)
 static void product(REAL *c, I lc, const REAL *from, const REAL *scale, const REAL *x, I xi, I xj, const REAL *y, I ly,
                     I m, I n, I nv) {
-    for (I v = 0, u; v < nv; v += u) {
-        u = nv - v >= 2 ? 2 : 1;
-        for (I i = 0, r; i < m; i += r) {
-            r = m - i >= 16 / u ? 16 / u : 1;
-            #define ARGUMENTS c + i * lc + v * W, lc, from ? from + i * lc + v * W : 0, scale ? scale + i : 0, x + i * xi, xi, xj, y + v * W, ly, n
-            if (r == 8) tile_8x2(ARGUMENTS);
-            else if (r == 16) tile_16x1(ARGUMENTS);
-            else if (u == 2) tile_1x2(ARGUMENTS);
-            else tile_1x1(ARGUMENTS);
-        }
-    }
+    if (!from) product_ZERO(c, lc, c, c, x, xi, xj, y, ly, m, n, nv);
+    else if (!scale) product_ADD(c, lc, from, c, x, xi, xj, y, ly, m, n, nv);
+    else product_SCALE(c, lc, from, scale, x, xi, xj, y, ly, m, n, nv);
 }

@@ -4,8 +4,6 @@
  * while step t's writes go in and q reads them, a of step t + 1 reads the result and its decay is applied. Backward is
  * by chunks of sixteen steps, where a unit triangular solve gives the chunk's r at once. */
 #include "chunk.h"
-#define BLOCK 32
-#define EVERY 4
 
 /* n steps for U vecs of values. Row 0 of q, k, b (zeros) and row n of d (ones), a (zeros) are the caller's. */
 #define WALK(U) \
@@ -26,52 +24,45 @@ static void walk_##U(REAL *S, REAL *o, const REAL *q, const REAL *k, const REAL 
             if (t < n) x[j] = get(v + t * lv + j * W), r[j] = next[j]; } } }
 WALK(4) WALK(2) WALK(1)
 
-/* gw: numbers in a step's log-decay of a head: 0, 1 or K */
-typedef struct {
-    Rows q, k, v, a, b, g;
-    const uint8_t *reset;
-    const REAL *first;
-    I B, T, H, K, V, gw;
-} LowRank;
-#define OPEN(f) const LowRank z = (f)->z; const Rows q = z.q, k = z.k, v = z.v, g = z.g, probe = z.a, answer = z.b; \
-    const I B = z.B, T = z.T, H = z.H, K = z.K, V = z.V, gw = z.gw;
+typedef struct { Typed q, k, v, a, b, g; Shape shape; } LowRank;
 
-typedef struct { LowRank z; REAL *last, *o; I threads; } Forward;
+typedef struct { LowRank z; REAL *last; void *o; REAL *marks; I threads; } Forward;
+
+typedef struct { const LowRank *r; void *out; REAL *q, *k, *d, *a, *b, *v, *o; I lk, lv; } Walking;
+static void walk(void *own, Piece c, REAL *s) {
+    const Walking *p = own;
+    const LowRank *r = p->r;
+    const Shape *z = &r->shape;
+    const I n = c.n, K = z->K, lk = p->lk, lv = p->lv;
+    pack(p->q + lk, lk, rows_of(r->q, c), n, n, K, BLOCK);
+    pack(p->k + lk, lk, rows_of(r->k, c), n, n, K, BLOCK);
+    pack(p->b + lk, lk, rows_of(r->b, c), n, n, K, BLOCK);
+    pack(p->a, lk, rows_of(r->a, c), n, n + 1, K, BLOCK);
+    pack(p->v, lv, plus_columns(rows_of(r->v, c), c.lo), n, n, c.wide, BLOCK);
+    decays(p->d, lk, rows_of(r->g, c), n, n + 1, K, z->gw, BLOCK);
+    I j = 0;
+    #define GO(U) for (; j + (U - 1) * W < lv; j += U * W) walk_##U(s + j, p->o + j, p->q, p->k, p->b, p->d, p->a, p->v + j, n, K, lk, lv);
+    GO(4) GO(2) GO(1)
+    unpack(plus_columns(dense(p->out, r->v.type, z, c, z->V), c.lo), p->o, lv, n, c.wide);
+}
 
 I low_rank_forward(const Forward *f, I fields) {
     CHECK(f, fields)
-    OPEN(f)
-    I threads = enough(B * T * H * K * V / 8, f->threads);
-    I lk = up(K), lv = up(V), size = lk * lv, most = T < BLOCK ? T : BLOCK, group = heads_together(B, H, threads), failed = 0;
-    #pragma omp parallel num_threads(threads)
+    const Shape *z = &f->z.shape;
+    const Plan p = plan(z, f->threads, 1);
+    I failed = 0;
+    #pragma omp parallel num_threads(p.threads)
     {
         unsigned old = flush_on();
-        Arena a = arena((most + 1) * (5 * lk + 2 * lv) + group * size, T + 1);
-        REAL *pq = take(&a, (most + 1) * lk), *pk = take(&a, (most + 1) * lk), *pd = take(&a, (most + 1) * lk),
-             *pp = take(&a, (most + 1) * lk), *pw = take(&a, (most + 1) * lk), *pv = take(&a, most * lv), *po = take(&a, most * lv), *s0 = take(&a, group * size);
+        Arena a = arena((BLOCK + 1) * (5 * p.lk + 2 * p.lv) + p.group * p.size);
+        Walking own = {&f->z, f->o, KEYS(BLOCK + 1), KEYS(BLOCK + 1), KEYS(BLOCK + 1), KEYS(BLOCK + 1), KEYS(BLOCK + 1),
+            VALUES(BLOCK), VALUES(BLOCK), p.lk, p.lv};
+        REAL *states = take(&a, p.group * p.size);
         if (!a.base) failed = 1;
-        else memset(pq, 0, lk * sizeof(REAL)), memset(pk, 0, lk * sizeof(REAL)), memset(pw, 0, lk * sizeof(REAL));
+        else memset(own.q, 0, p.lk * sizeof(REAL)), memset(own.k, 0, p.lk * sizeof(REAL)), memset(own.b, 0, p.lk * sizeof(REAL));
         #pragma omp for schedule(dynamic)
-        for (I task = 0; task < B * H / group; task++) {
-            if (!a.base) continue;
-            I b = task * group / H, h0 = task * group % H, n = cut(a.begins, z.reset ? z.reset + b * T : 0, T, most);
-            for (I h = 0; h < group; h++) pack(s0 + h * size, lv, z.first + (task * group + h) * K * V, V, K, lk, V, 0);
-            for (I c = 0; c < n; c++) for (I h = 0; h < group; h++) {
-                I t = a.begins[c], steps = a.begins[c + 1] - t, head = h0 + h, j = 0;
-                REAL *s = s0 + h * size;
-                if (z.reset && z.reset[b * T + t]) memset(s, 0, size * sizeof(REAL));
-                pack(pq + lk, lk, row(q, b, t, head), q.t, steps, steps, K, BLOCK);
-                pack(pk + lk, lk, row(k, b, t, head), k.t, steps, steps, K, BLOCK);
-                pack(pw + lk, lk, row(answer, b, t, head), answer.t, steps, steps, K, BLOCK);
-                pack(pp, lk, row(probe, b, t, head), probe.t, steps, steps + 1, K, BLOCK);
-                pack(pv, lv, row(v, b, t, head), v.t, steps, steps, V, BLOCK);
-                decays(pd, lk, row(g, b, t, head), g.t, steps, steps + 1, K, gw, BLOCK);
-                #define GO(U) for (; j + (U - 1) * W < lv; j += U * W) walk_##U(s + j, po + j, pq, pk, pw, pd, pp, pv + j, steps, K, lk, lv);
-                GO(4) GO(2) GO(1)
-                unpack(f->o + ((b * T + t) * H + head) * V, H * V, po, lv, steps, V);
-            }
-            for (I h = 0; h < group; h++) unpack(f->last + (task * group + h) * K * V, V, s0 + h * size, lv, K, V);
-        }
+        for (I task = 0; task < p.tasks; task++)
+            if (a.base) forwards(z, &p, task, states, f->marks, f->last, &own, walk);
         free(a.base);
         flush_off(old);
     }
@@ -79,111 +70,100 @@ I low_rank_forward(const Forward *f, I fields) {
 }
 
 /* dS: the gradient of the last state in, of the first out. dg has the shape of g. */
-typedef struct { LowRank z; const REAL *dy; REAL *dS, *dq, *dk, *dv, *da, *db, *dg; I threads; } Backward;
+typedef struct { LowRank z; REAL *marks; void *dy; REAL *dS; void *dq, *dk, *dv, *da, *db, *dg; I threads; } Backward;
+
+typedef struct {
+    const Backward *f;
+    I lk, lv;
+    REAL *q, *k, *a, *b, *d, *qf, *af, *kf, *bf, *w, *gq, *gk, *ga, *gb, *gg, *x, *v, *o, *r, *y, *gv, *QK, *QB, *AK, *L, *G, *whole, *unused;
+} Panels;
+
+/* a piece and its r, from the state it finds */
+static void read_piece(Panels *p, Piece c, const REAL *s, I ahead) {
+    const LowRank *r = &p->f->z;
+    const Shape *z = &r->shape;
+    const I n = c.n, K = z->K, lk = p->lk, lv = p->lv;
+    pack(p->k, lk, rows_of(r->k, c), n, CHUNK, K, ahead);
+    pack(p->a, lk, rows_of(r->a, c), n, CHUNK, K, ahead);
+    pack(p->b, lk, rows_of(r->b, c), n, CHUNK, K, ahead);
+    pack(p->v, lv, plus_columns(rows_of(r->v, c), c.lo), n, CHUNK, c.wide, ahead);
+    decays(p->d, lk, rows_of(r->g, c), n, CHUNK, K, z->gw, ahead);
+    spans(p->af, p->kf, p->whole, p->a, p->k, p->d, n, lk, 1);
+    spans(p->af, p->bf, p->whole, p->a, p->b, p->d, n, lk, 1);
+    pairs(p->AK, p->a, p->k, p->d, 0, p->w, n, lk, 1, 1);
+    pairs(p->L, p->a, p->b, p->d, 0, p->w, n, lk, 1, 1), negate(p->L, CHUNK * W);
+    memset(p->r, 0, CHUNK * lv * sizeof(REAL));
+    product(p->r, lv, 0, 0, p->af, lk, 1, s, lv, n, lk, lv / W);
+    product(p->r, lv, p->r, 0, p->AK, W, 1, p->v, lv, n, n, lv / W);
+    solve(p->r, p->L, n, lv);
+}
+static void advance(void *own, Piece c, REAL *to, const REAL *s) {
+    Panels *p = own;
+    const I lk = p->lk, lv = p->lv;
+    read_piece(p, c, s, CHUNK);
+    product(to, lv, s, p->whole, p->kf, 1, lk, p->v, lv, lk, c.n, lv / W);
+    product(to, lv, to, 0, p->bf, 1, lk, p->r, lv, lk, c.n, lv / W);
+}
+#define EDGE(to, state, rows) columns(p->x, p->rows, lv), through_state(p->to, p->w, state, p->x, lk, lv)
+#define PAIRS(left, right, gleft, gright, query, key, du, before) \
+    columns(p->x, p->right, lv), product(p->G, W, 0, 0, p->left, lv, 1, p->x, W, n, lv, 1), \
+    pairs_back(p->gleft, p->gright, gg, du, p->G, p->query, p->key, p->d, 0, n, lk, before, before)
+static void back(void *own, Piece c, const REAL *s, REAL *ds) {
+    Panels *p = own;
+    const Backward *f = p->f;
+    const LowRank *r = &f->z;
+    const Shape *z = &r->shape;
+    const I n = c.n, K = z->K, lk = p->lk, lv = p->lv;
+    REAL *gg = f->dg ? p->gg : 0;
+    read_piece(p, c, s, -CHUNK);
+    pack(p->q, lk, rows_of(r->q, c), n, CHUNK, K, -CHUNK);
+    pack(p->o, lv, plus_columns(dense(f->dy, r->v.type, z, c, z->V), c.lo), n, CHUNK, c.wide, -CHUNK);
+    spans(p->qf, 0, p->whole, p->q, p->k, p->d, n, lk, 0);
+    pairs(p->QK, p->q, p->k, p->d, 0, p->w, n, lk, 0, 0), pairs(p->QB, p->q, p->b, p->d, 0, p->w, n, lk, 0, 0);
+    memset(p->y, 0, CHUNK * lv * sizeof(REAL));
+    product(p->y, lv, 0, 0, p->bf, lk, 1, ds, lv, n, lk, lv / W);                                 /* y = the gradient of a' S */
+    product(p->y, lv, p->y, 0, p->QB, 1, W, p->o, lv, n, n, lv / W);
+    solve_transposed(p->y, p->L, n, lv);
+    product(p->gv, lv, 0, 0, p->kf, lk, 1, ds, lv, n, lk, lv / W);
+    product(p->gv, lv, p->gv, 0, p->QK, 1, W, p->o, lv, n, n, lv / W);
+    product(p->gv, lv, p->gv, 0, p->AK, 1, W, p->y, lv, n, n, lv / W);
+    EDGE(gq, s, o), EDGE(ga, s, y), EDGE(gk, ds, v), EDGE(gb, ds, r);
+    if (gg) {
+        edge_state(gg, p->whole, s, ds, n, lk, lv);
+        edge_keys(gg, p->gk, p->kf, n, lk), edge_keys(gg, p->gb, p->bf, n, lk);
+        edge_queries(gg, p->gq, p->qf, n, lk, 0), edge_queries(gg, p->ga, p->af, n, lk, 1);
+    }
+    unspan_queries(p->gq, p->d, n, lk, 0), unspan_queries(p->ga, p->d, n, lk, 1);
+    unspan_keys(p->gk, p->d, n, lk), unspan_keys(p->gb, p->d, n, lk);
+    PAIRS(o, v, gq, gk, q, k, 0, 0), PAIRS(o, r, gq, gb, q, b, 0, 0);
+    PAIRS(y, v, ga, gk, a, k, p->unused, 1), PAIRS(y, r, ga, gb, a, b, p->unused, 1);
+    product(ds, lv, ds, p->whole, p->qf, 1, lk, p->o, lv, lk, n, lv / W);
+    product(ds, lv, ds, 0, p->af, 1, lk, p->y, lv, lk, n, lv / W);
+    unpack(dense(f->dq, r->q.type, z, c, K), p->gq, lk, n, K), unpack(dense(f->dk, r->k.type, z, c, K), p->gk, lk, n, K);
+    unpack(dense(f->da, r->a.type, z, c, K), p->ga, lk, n, K), unpack(dense(f->db, r->b.type, z, c, K), p->gb, lk, n, K);
+    unpack(plus_columns(dense(f->dv, r->v.type, z, c, z->V), c.lo), p->gv, lv, n, c.wide);
+    if (gg && z->gw > 1) unpack(dense(f->dg, r->g.type, z, c, K), gg, lk, n, K);
+    else if (gg) row_sums(dense(f->dg, r->g.type, z, c, 1), gg, lk, n);
+}
 
 I low_rank_backward(const Backward *f, I fields) {
     CHECK(f, fields)
-    OPEN(f)
-    REAL *dS = f->dS, *dg = f->dg;
-    I threads = enough(B * T * H * K * V / 8, f->threads), failed = 0;
-    I lk = up(K), lv = up(V), size = lk * lv, group = heads_together(B, H, threads), kept = most_chunks(z.reset, B, T) / EVERY + 1;
-    #pragma omp parallel num_threads(threads)
+    const Shape *z = &f->z.shape;
+    const Plan p = plan(z, f->threads, 0);
+    I failed = 0;
+    #pragma omp parallel num_threads(p.threads)
     {
         unsigned old = flush_on();
-        Arena a = arena(CHUNK * (16 * lk + 9 * lv + 8 * W) + 2 * lk + ((kept + 1) * group + EVERY) * size, T + 1);
-        #define KEYS take(&a, CHUNK * lk)
-        #define VALUES take(&a, CHUNK * lv)
-        #define TABLE take(&a, CHUNK * W)
-        REAL *pq = KEYS, *pk = KEYS, *pa = KEYS, *pb = KEYS, *pd = KEYS, *qf = KEYS, *af = KEYS, *kt = KEYS, *bt = KEYS, *w = KEYS,
-             *gq = KEYS, *gk = KEYS, *ga = KEYS, *gb = KEYS, *gg = KEYS, *x = KEYS;
-        REAL *pv = VALUES, *po = VALUES, *r = VALUES, *y = VALUES, *gv = VALUES, *ot = VALUES, *vt = VALUES, *rt = VALUES, *yt = VALUES;
-        REAL *QK = TABLE, *QB = TABLE, *AK = TABLE, *L = TABLE, *GQK = TABLE, *GQB = TABLE, *GAK = TABLE, *GAB = TABLE;
-        REAL *whole = take(&a, lk), *unused = take(&a, lk), *marks = take(&a, kept * group * size), *window = take(&a, EVERY * size),
-             *dss = take(&a, group * size);
-        I *begins = a.begins;
+        const I lk = p.lk, lv = p.lv, most = lk > lv ? lk : lv;
+        Arena a = arena(CHUNK * (14 * lk + 5 * lv + 2 * most + 5 * W) + 2 * lk + room(&p));
+        Panels own = {f, lk, lv, KEYS(CHUNK), KEYS(CHUNK), KEYS(CHUNK), KEYS(CHUNK), KEYS(CHUNK), KEYS(CHUNK), KEYS(CHUNK), KEYS(CHUNK),
+            KEYS(CHUNK), take(&a, CHUNK * most), KEYS(CHUNK), KEYS(CHUNK), KEYS(CHUNK), KEYS(CHUNK), KEYS(CHUNK), take(&a, CHUNK * most),
+            VALUES(CHUNK), VALUES(CHUNK), VALUES(CHUNK), VALUES(CHUNK), VALUES(CHUNK), TABLE, TABLE, TABLE, TABLE, TABLE,
+            take(&a, lk), take(&a, lk)};
+        REAL *space = take(&a, room(&p));
         if (!a.base) failed = 1;
         #pragma omp for schedule(dynamic)
-        for (I task = 0; task < B * H / group; task++) {
-            if (!a.base) continue;
-            I b = task * group / H, h0 = task * group % H, bh = task * group;
-            const uint8_t *rb = z.reset ? z.reset + b * T : 0;
-            I n = cut(begins, rb, T, CHUNK);
-            for (I h = 0; h < group; h++) {
-                pack(dss + h * size, lv, dS + (bh + h) * K * V, V, K, lk, V, 0);
-                pack(marks + h * size, lv, z.first + (bh + h) * K * V, V, K, lk, V, 0);
-            }
-            /* a chunk and its r, from the state s it finds (zeroed by a reset); the state it leaves in `to` */
-            #define LOAD(c, s, ahead) I t = begins[c], steps = begins[c + 1] - t, at = (b * T + t) * H + h0 + h; (void)at; \
-                if (rb && rb[t]) memset(s, 0, size * sizeof(REAL)); \
-                pack(pk, lk, row(k, b, t, h0 + h), k.t, steps, CHUNK, K, ahead); \
-                pack(pa, lk, row(probe, b, t, h0 + h), probe.t, steps, CHUNK, K, ahead); \
-                pack(pb, lk, row(answer, b, t, h0 + h), answer.t, steps, CHUNK, K, ahead); \
-                pack(pv, lv, row(v, b, t, h0 + h), v.t, steps, CHUNK, V, ahead); \
-                decays(pd, lk, row(g, b, t, h0 + h), g.t, steps, CHUNK, K, gw, ahead); \
-                spans(af, kt, whole, pa, pk, pd, steps, lk, 1); \
-                spans(af, bt, whole, pa, pb, pd, steps, lk, 1); \
-                pairs(AK, pa, pk, pd, 0, w, steps, lk, 1, 1); \
-                pairs(L, pa, pb, pd, 0, w, steps, lk, 1, 1), negate(L, CHUNK * W); \
-                memset(r, 0, CHUNK * lv * sizeof(REAL)); \
-                product(r, lv, 0, 0, af, lk, 1, s, lv, steps, lk, lv / W); \
-                product(r, lv, r, 0, AK, W, 1, pv, lv, steps, steps, lv / W); \
-                solve(r, L, steps, lv);
-            #define STEP(to, s) { REAL *found = s; LOAD(c, found, CHUNK) \
-                product(to, lv, found, whole, kt, 1, lk, pv, lv, lk, steps, lv / W); \
-                product(to, lv, to, 0, bt, 1, lk, r, lv, lk, steps, lv / W); }
-            for (I from = 0; from + EVERY < n; from += EVERY) for (I h = 0; h < group; h++) {
-                REAL *mark = marks + (from / EVERY * group + h) * size, *next = mark + group * size;
-                for (I c = from; c < from + EVERY; c++) STEP(next, c > from ? next : mark)
-            }
-            for (I from = (n - 1) / EVERY * EVERY; from >= 0; from -= EVERY) for (I h = 0; h < group; h++) {
-                I till = from + EVERY < n ? from + EVERY : n;
-                REAL *mark = marks + (from / EVERY * group + h) * size, *ds = dss + h * size;
-                for (I c = from; c < till - 1; c++) STEP(window + (c - from + 1) * size, c > from ? window + (c - from) * size : mark)
-                for (I c = till - 1; c >= from; c--) {
-                    REAL *s = c > from ? window + (c - from) * size : mark;
-                    LOAD(c, s, -CHUNK)
-                    pack(pq, lk, row(q, b, t, h0 + h), q.t, steps, CHUNK, K, -CHUNK);
-                    pack(po, lv, f->dy + at * V, H * V, steps, CHUNK, V, -CHUNK);
-                    spans(qf, 0, whole, pq, pk, pd, steps, lk, 0);
-                    pairs(QK, pq, pk, pd, 0, w, steps, lk, 0, 0), pairs(QB, pq, pb, pd, 0, w, steps, lk, 0, 0);
-                    memset(y, 0, CHUNK * lv * sizeof(REAL));
-                    product(y, lv, 0, 0, bt, lk, 1, ds, lv, steps, lk, lv / W);           /* y = the gradient of a' S */
-                    product(y, lv, y, 0, QB, 1, W, po, lv, steps, steps, lv / W);
-                    solve_transposed(y, L, steps, lv);
-                    product(gv, lv, 0, 0, kt, lk, 1, ds, lv, steps, lk, lv / W);
-                    product(gv, lv, gv, 0, QK, 1, W, po, lv, steps, steps, lv / W);
-                    product(gv, lv, gv, 0, AK, 1, W, y, lv, steps, steps, lv / W);
-                    for (I j = 0; j < lv; j += W)
-                        transpose16(ot + j * W, W, po + j, lv), transpose16(vt + j * W, W, pv + j, lv),
-                        transpose16(rt + j * W, W, r + j, lv), transpose16(yt + j * W, W, y + j, lv);
-                    product(GQK, W, 0, 0, po, lv, 1, vt, W, steps, lv, 1), product(GQB, W, 0, 0, po, lv, 1, rt, W, steps, lv, 1);
-                    product(GAK, W, 0, 0, y, lv, 1, vt, W, steps, lv, 1), product(GAB, W, 0, 0, y, lv, 1, rt, W, steps, lv, 1);
-                    #define EDGE(to, state, time) product(x, W, 0, 0, state, lv, 1, time, W, lk, lv, 1); \
-                        for (I j = 0; j < lk; j += W) transpose16(to + j, lk, x + j * W, W);
-                    EDGE(gq, s, ot) EDGE(ga, s, yt) EDGE(gk, ds, vt) EDGE(gb, ds, rt)
-                    if (dg) {
-                        edge_state(gg, whole, s, ds, steps, lk, lv);
-                        edge_keys(gg, gk, kt, steps, lk), edge_keys(gg, gb, bt, steps, lk);
-                        edge_queries(gg, gq, qf, steps, lk, 0), edge_queries(gg, ga, af, steps, lk, 1);
-                    }
-                    unspan_queries(gq, pd, steps, lk, 0), unspan_queries(ga, pd, steps, lk, 1);
-                    unspan_keys(gk, pd, steps, lk), unspan_keys(gb, pd, steps, lk);
-                    pairs_back(gq, gk, dg ? gg : 0, 0, GQK, pq, pk, pd, 0, steps, lk, 0, 0);
-                    pairs_back(gq, gb, dg ? gg : 0, 0, GQB, pq, pb, pd, 0, steps, lk, 0, 0);
-                    pairs_back(ga, gk, dg ? gg : 0, unused, GAK, pa, pk, pd, 0, steps, lk, 1, 1);
-                    pairs_back(ga, gb, dg ? gg : 0, unused, GAB, pa, pb, pd, 0, steps, lk, 1, 1);
-                    product(ds, lv, ds, whole, qf, 1, lk, po, lv, lk, steps, lv / W);
-                    product(ds, lv, ds, 0, af, 1, lk, y, lv, lk, steps, lv / W);
-                    if (rb && rb[t]) memset(ds, 0, size * sizeof(REAL));
-                    unpack(f->dq + at * K, H * K, gq, lk, steps, K), unpack(f->dk + at * K, H * K, gk, lk, steps, K);
-                    unpack(f->da + at * K, H * K, ga, lk, steps, K), unpack(f->db + at * K, H * K, gb, lk, steps, K);
-                    unpack(f->dv + at * V, H * V, gv, lv, steps, V);
-                    if (dg && gw > 1) unpack(dg + at * K, H * K, gg, lk, steps, K);
-                    if (dg && gw == 1) row_sums(dg + at, H, gg, lk, steps);
-                }
-            }
-            for (I h = 0; h < group; h++) unpack(dS + (bh + h) * K * V, V, dss + h * size, lv, K, V);
-        }
+        for (I task = 0; task < p.tasks; task++) if (a.base) backwards(z, &p, task, space, f->marks, f->dS, &own, advance, back);
         free(a.base);
         flush_off(old);
     }

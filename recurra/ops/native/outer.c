@@ -2,11 +2,8 @@
  *
  * Forward is the recurrence itself with a tile of S held in registers over a block of steps: three vector
  * instructions for each sixteen entries of S, no store of S but at the end of the block. Backward is by chunks of
- * sixteen steps, where gradients of q, k, v and S are six small matrix products; it needs nothing but the inputs,
- * since it runs the states forward again, keeping one per EVERY chunks, and inside those recomputes. */
+ * sixteen steps, where gradients of q, k, v and S are six small matrix products. */
 #include "chunk.h"
-#define BLOCK 32
-#define EVERY 4
 
 /* R rows of S by U vecs of values, over n steps; rows of k, q, d are broadcast from memory. The mode is a constant
  * in each variant: with a branch inside the loop the compiler shares products across it and spills. */
@@ -37,88 +34,74 @@ static void walk_##MODE(REAL *S, REAL *o, const REAL *q, const REAL *k, const RE
     for (; j < lv; j += W) for (I i = 0; i < lk; i += 16) walk_16x1_##MODE(S + i * lv + j, o + j, q + i, k + i, d + i, v + j, n, lk, lv); }
 WALKS(PLAIN) WALKS(AFTER) WALKS(BEFORE)
 
-/* gw: numbers in a step's log-decay of a head: 0, 1 or K */
-typedef struct {
-    Rows q, k, v, g;
-    const REAL *u;
-    const uint8_t *reset;
-    const REAL *first;
-    I B, T, H, K, V, gw, before;
-} Outer;
-#define OPEN(f) const Outer z = (f)->z; const Rows q = z.q, k = z.k, v = z.v, g = z.g; const REAL *u = z.u; \
-    const I B = z.B, T = z.T, H = z.H, K = z.K, V = z.V, gw = z.gw, before = z.before;
+typedef struct { Typed q, k, v, g; Shape shape; const REAL *u; I before; } Outer;
 
-typedef struct { Outer z; REAL *last, *o; I threads; } Forward;
+typedef struct { Outer z; REAL *last; void *o; REAL *marks; I threads; } Forward;
 
 /* A single step goes from the first state straight into the last: `some` values of a head, in U vecs. */
-INLINE void step(const int U, I some, const Outer *z, I b, I h, I j, REAL *last, REAL *o) {
-    const I K = z->K, V = z->V, at = (b * z->H + h) * K * V + j, fresh = z->reset && z->reset[b], gw = z->gw, before = z->before;
-    const REAL *q = row(z->q, b, 0, h), *k = row(z->k, b, 0, h), *v = row(z->v, b, 0, h) + j, *g = row(z->g, b, 0, h);
-    const REAL *u = z->u ? z->u + h * K : 0, *first = z->first + at;
-    REAL d[W];
+INLINE void step(const int U, I some, const Outer *r, I b, I h, I j, REAL *last, void *out) {
+    const Shape *z = &r->shape;
+    const I K = z->K, V = z->V, begin = (b * z->H + h) * K * V + j, gw = z->gw, before = r->before;
+    const At q = at(r->q, b, 0, h), k = at(r->k, b, 0, h), v = plus_columns(at(r->v, b, 0, h), j), g = at(r->g, b, 0, h);
+    const REAL *u = r->u ? r->u + h * K : 0, *first = z->first + begin;
+    REAL d[W], keys[W], queries[W];
     vec x[4], y[4] = {};
-    UNROLL for (int i = 0; i < U; i++) x[i] = get_some(v + i * W, some - i * W);
-    if (gw < 2) put(d, gw ? exps(all(g[0])) : all(1));
+    UNROLL for (int i = 0; i < U; i++) x[i] = load_some(v.x + i * W * bytes(v.type), v.type, some - i * W);
+    if (gw < 2) put(d, gw ? exps(all(number(g, 0))) : all(1));
     for (I c = 0; c < K; c++) {
-        if (gw > 1 && c % W == 0) put(d, exps(get_some(g + c, K - c)));
+        if (c % W == 0) {
+            if (gw > 1) put(d, exps(load_some(plus_columns(g, c).x, g.type, K - c)));
+            put(keys, load_some(plus_columns(k, c).x, k.type, K - c));
+            put(queries, load_some(plus_columns(q, c).x, q.type, K - c));
+        }
         UNROLL for (int i = 0; i < U; i++) {
-            vec s = fresh ? (vec){} : get_some(first + c * V + i * W, some - i * W), w = k[c] * x[i];
-            if (before) y[i] += q[c] * (u ? s + u[c] * w : s);
+            vec s = fresh(z, b, 0) ? (vec){} : get_some(first + c * V + i * W, some - i * W), w = keys[c % W] * x[i];
+            if (before) y[i] += queries[c % W] * (u ? s + u[c] * w : s);
             s = d[c % W] * s + w;
-            if (!before) y[i] += q[c] * s;
-            put_some(last + at + c * V + i * W, s, some - i * W);
+            if (!before) y[i] += queries[c % W] * s;
+            put_some(last + begin + c * V + i * W, s, some - i * W);
         }
     }
-    UNROLL for (int i = 0; i < U; i++) put_some(o + (b * z->H + h) * V + j + i * W, y[i], some - i * W);
+    I size = bytes(v.type);
+    UNROLL for (int i = 0; i < U; i++)
+        store_some((char *)out + ((b * z->H + h) * V + j + i * W) * size, v.type, y[i], some - i * W);
 }
-static I steps(const Outer *z, REAL *last, REAL *o, I threads) {
-    #pragma omp parallel for num_threads(threads)
-    for (I task = 0; task < z->B * z->H; task++) {
-        unsigned old = flush_on();
-        I b = task / z->H, h = task % z->H, j = 0;
-        for (; j + 4 * W <= z->V; j += 4 * W) step(4, 4 * W, z, b, h, j, last, o);
-        for (; j + W <= z->V; j += W) step(1, W, z, b, h, j, last, o);
-        if (j < z->V) step(1, z->V - j, z, b, h, j, last, o);
-        flush_off(old);
-    }
-    return 0;
+STEPS(Outer)
+
+typedef struct { const Outer *r; void *out; REAL *q, *k, *d, *v, *o; I lk, lv; } Walking;
+static void walk(void *own, Piece c, REAL *s) {
+    const Walking *p = own;
+    const Outer *r = p->r;
+    const Shape *z = &r->shape;
+    const I n = c.n, K = z->K, lk = p->lk, lv = p->lv;
+    pack(p->q, lk, rows_of(r->q, c), n, n, K, BLOCK);
+    pack(p->k, lk, rows_of(r->k, c), n, n, K, BLOCK);
+    pack(p->v, lv, plus_columns(rows_of(r->v, c), c.lo), n, n, c.wide, BLOCK);
+    if (z->gw || r->before) decays(p->d, lk, rows_of(r->g, c), n, n, K, z->gw, BLOCK);
+    memset(p->o, 0, n * lv * sizeof(REAL));
+    if (r->before && r->u) bonus(p->o, p->q, p->k, p->v, r->u + c.h * K, n, K, lk, lv);
+    if (r->before) walk_BEFORE(s, p->o, p->q, p->k, p->d, p->v, n, lk, lv);
+    else if (z->gw) walk_AFTER(s, p->o, p->q, p->k, p->d, p->v, n, lk, lv);
+    else walk_PLAIN(s, p->o, p->q, p->k, p->d, p->v, n, lk, lv);
+    unpack(plus_columns(dense(p->out, r->v.type, z, c, z->V), c.lo), p->o, lv, n, c.wide);
 }
 
 I outer_forward(const Forward *f, I fields) {
     CHECK(f, fields)
-    OPEN(f)
-    I threads = enough(B * T * H * K * V / 8, f->threads);
-    if (T == 1) return steps(&f->z, f->last, f->o, threads);
-    I lk = up(K), lv = up(V), size = lk * lv, most = T < BLOCK ? T : BLOCK, group = heads_together(B, H, threads), failed = 0;
-    #pragma omp parallel num_threads(threads)
+    const Shape *z = &f->z.shape;
+    const Plan p = plan(z, f->threads, 1);
+    if (z->T == 1) return steps(&f->z, f->last, f->o, p.threads);
+    I failed = 0;
+    #pragma omp parallel num_threads(p.threads)
     {
         unsigned old = flush_on();
-        Arena a = arena(most * (3 * lk + 2 * lv) + group * size, T + 1);
-        REAL *pq = take(&a, most * lk), *pk = take(&a, most * lk), *pd = take(&a, most * lk), *pv = take(&a, most * lv),
-             *po = take(&a, most * lv), *s0 = take(&a, group * size);
+        Arena a = arena(BLOCK * (3 * p.lk + 2 * p.lv) + p.group * p.size);
+        Walking own = {&f->z, f->o, KEYS(BLOCK), KEYS(BLOCK), KEYS(BLOCK), VALUES(BLOCK), VALUES(BLOCK), p.lk, p.lv};
+        REAL *states = take(&a, p.group * p.size);
         if (!a.base) failed = 1;
         #pragma omp for schedule(dynamic)
-        for (I task = 0; task < B * H / group; task++) {
-            if (!a.base) continue;
-            I b = task * group / H, h0 = task * group % H, n = cut(a.begins, z.reset ? z.reset + b * T : 0, T, most);
-            for (I h = 0; h < group; h++) pack(s0 + h * size, lv, z.first + (task * group + h) * K * V, V, K, lk, V, 0);
-            for (I c = 0; c < n; c++) for (I h = 0; h < group; h++) {
-                I t = a.begins[c], steps = a.begins[c + 1] - t, head = h0 + h;
-                REAL *s = s0 + h * size;
-                if (z.reset && z.reset[b * T + t]) memset(s, 0, size * sizeof(REAL));
-                pack(pq, lk, row(q, b, t, head), q.t, steps, steps, K, BLOCK);
-                pack(pk, lk, row(k, b, t, head), k.t, steps, steps, K, BLOCK);
-                pack(pv, lv, row(v, b, t, head), v.t, steps, steps, V, BLOCK);
-                if (gw || before) decays(pd, lk, row(g, b, t, head), g.t, steps, steps, K, gw, BLOCK);
-                memset(po, 0, steps * lv * sizeof(REAL));
-                if (before && u) bonus(po, pq, pk, pv, u + head * K, steps, K, lk, lv);
-                if (before) walk_BEFORE(s, po, pq, pk, pd, pv, steps, lk, lv);
-                else if (gw) walk_AFTER(s, po, pq, pk, pd, pv, steps, lk, lv);
-                else walk_PLAIN(s, po, pq, pk, pd, pv, steps, lk, lv);
-                unpack(f->o + ((b * T + t) * H + head) * V, H * V, po, lv, steps, V);
-            }
-            for (I h = 0; h < group; h++) unpack(f->last + (task * group + h) * K * V, V, s0 + h * size, lv, K, V);
-        }
+        for (I task = 0; task < p.tasks; task++)
+            if (a.base) forwards(z, &p, task, states, f->marks, f->last, &own, walk);
         free(a.base);
         flush_off(old);
     }
@@ -126,116 +109,111 @@ I outer_forward(const Forward *f, I fields) {
 }
 
 /* dS: the gradient of the last state in, of the first out. dg has the shape of g. du is (B, H, K), to be summed. */
-typedef struct { Outer z; const REAL *dy; REAL *dS, *dq, *dk, *dv, *dg, *du; I threads; } Backward;
+typedef struct { Outer z; REAL *marks; void *dy; REAL *dS; void *dq, *dk, *dv, *dg; REAL *du; I threads; } Backward;
+
+typedef struct {
+    const Backward *f;
+    I lk, lv;
+    REAL *q, *k, *d, *qf, *kf, *w, *gq, *gk, *gg, *x, *v, *o, *gv, *of, *vf, *A, *G, *P, *table, *since, *until, *whole, *u, *gu;
+} Panels;
+
+/* a piece's keys, values and decays */
+static void read_piece(Panels *p, Piece c, I ahead) {
+    const Outer *r = &p->f->z;
+    const Shape *z = &r->shape;
+    pack(p->k, p->lk, rows_of(r->k, c), c.n, CHUNK, z->K, ahead);
+    pack(p->v, p->lv, plus_columns(rows_of(r->v, c), c.lo), c.n, CHUNK, c.wide, ahead);
+    if (z->gw < 2 && !r->before) {
+        scalar_spans(p->since, p->until, p->table, rows_of(r->g, c), c.n, z->gw);
+        fill(p->whole, p->since[c.n - 1], p->lk), scale_rows(p->vf, p->v, p->until, c.n, CHUNK, p->lv);
+    } else decays(p->d, p->lk, rows_of(r->g, c), c.n, CHUNK, z->K, z->gw, ahead);
+}
+static void advance(void *own, Piece c, REAL *to, const REAL *s) {
+    Panels *p = own;
+    const I lk = p->lk, lv = p->lv, scalar = p->f->z.shape.gw < 2 && !p->f->z.before;
+    read_piece(p, c, CHUNK);
+    if (!scalar) spans(p->qf, p->kf, p->whole, p->k, p->k, p->d, c.n, lk, 0);
+    product(to, lv, s, p->whole, scalar ? p->k : p->kf, 1, lk, scalar ? p->vf : p->v, lv, lk, c.n, lv / W);
+}
+/* one decay for all keys, or none, is numbers and a table */
+static void scalar_back(Panels *p, Piece c, const REAL *s, REAL *ds, At dg) {
+    const I n = c.n, lk = p->lk, lv = p->lv;
+    scale_rows(p->of, p->o, p->since, n, CHUNK, lv);
+    columns(p->x, p->v, lv), product(p->G, W, 0, 0, p->o, lv, 1, p->x, W, n, lv, 1);              /* G = do v' */
+    weigh(p->G, p->G, p->table, n, 0);
+    columns(p->x, p->k, lk), product(p->A, W, 0, 0, p->q, lk, 1, p->x, W, n, lk, 1);              /* A = q k' */
+    columns(p->x, p->of, lv), through_state(p->gq, p->w, s, p->x, lk, lv);                        /* do S' */
+    columns(p->x, p->vf, lv), through_state(p->gk, p->w, ds, p->x, lk, lv);                       /* v dS' */
+    if (dg.x) {
+        weigh(p->P, p->A, p->G, n, 0);
+        scalar_decay_gradient(dg, p->since[n - 1] * dot(s, ds, lk * lv), row_dots(p->gq, p->q, n, lk), row_dots(p->gk, p->k, n, lk), p->P, n);
+    }
+    weigh(p->A, p->A, p->table, n, 0);
+    product(p->gv, lv, 0, 0, p->k, lk, 1, ds, lv, n, lk, lv / W);                                 /* dv = (decayed k) dS + A' do */
+    product(p->gv, lv, p->gv, p->until, p->A, 1, W, p->o, lv, n, n, lv / W);
+    product(p->gq, lk, p->gq, 0, p->G, W, 1, p->k, lk, n, n, lk / W);
+    product(p->gk, lk, p->gk, 0, p->G, 1, W, p->q, lk, n, n, lk / W);
+    product(ds, lv, ds, p->whole, p->q, 1, lk, p->of, lv, lk, n, lv / W);
+}
+/* one for each key is products along the chunk */
+static void key_back(Panels *p, Piece c, const REAL *s, REAL *ds, I wanted) {
+    const I n = c.n, lk = p->lk, lv = p->lv, before = p->f->z.before;
+    REAL *gg = wanted ? p->gg : 0;
+    spans(p->qf, p->kf, p->whole, p->q, p->k, p->d, n, lk, before);
+    pairs(p->A, p->q, p->k, p->d, p->u, p->w, n, lk, before, 0);
+    columns(p->x, p->v, lv), product(p->G, W, 0, 0, p->o, lv, 1, p->x, W, n, lv, 1);              /* G = do v' */
+    through_state(p->gk, p->w, ds, p->x, lk, lv);                                                 /* v dS' */
+    columns(p->x, p->o, lv), through_state(p->gq, p->w, s, p->x, lk, lv);                         /* do S' */
+    product(p->gv, lv, 0, 0, p->kf, lk, 1, ds, lv, n, lk, lv / W);                                /* dv = (decayed k) dS + A' do */
+    product(p->gv, lv, p->gv, 0, p->A, 1, W, p->o, lv, n, n, lv / W);
+    if (gg) edge_state(gg, p->whole, s, ds, n, lk, lv), edge_keys(gg, p->gk, p->kf, n, lk), edge_queries(gg, p->gq, p->qf, n, lk, before);
+    unspan_queries(p->gq, p->d, n, lk, before), unspan_keys(p->gk, p->d, n, lk);
+    pairs_back(p->gq, p->gk, gg, p->gu + c.h * lk, p->G, p->q, p->k, p->d, p->u, n, lk, before, 0);
+    product(ds, lv, ds, p->whole, p->qf, 1, lk, p->o, lv, lk, n, lv / W);
+}
+static void back(void *own, Piece c, const REAL *s, REAL *ds) {
+    Panels *p = own;
+    const Backward *f = p->f;
+    const Outer *r = &f->z;
+    const Shape *z = &r->shape;
+    const I n = c.n, K = z->K, lk = p->lk, lv = p->lv, scalar = z->gw < 2 && !r->before;
+    read_piece(p, c, -CHUNK);
+    pack(p->q, lk, rows_of(r->q, c), n, CHUNK, K, -CHUNK);
+    pack(p->o, lv, plus_columns(dense(f->dy, r->v.type, z, c, z->V), c.lo), n, CHUNK, c.wide, -CHUNK);
+    At dg = f->dg ? dense(f->dg, r->g.type, z, c, z->gw > 1 ? K : 1) : (At){0};
+    if (r->u) pack(p->u, lk, plain(r->u + c.h * K, K), 1, 1, K, 0); else memset(p->u, 0, lk * sizeof(REAL));
+    if (scalar) scalar_back(p, c, s, ds, dg);
+    else key_back(p, c, s, ds, f->dg != 0);
+    unpack(dense(f->dq, r->q.type, z, c, K), p->gq, lk, n, K);
+    unpack(dense(f->dk, r->k.type, z, c, K), p->gk, lk, n, K);
+    unpack(plus_columns(dense(f->dv, r->v.type, z, c, z->V), c.lo), p->gv, lv, n, c.wide);
+    if (dg.x && z->gw > 1) unpack(dg, p->gg, lk, n, K);
+    if (dg.x && z->gw == 1 && !scalar) row_sums(dg, p->gg, lk, n);
+}
 
 I outer_backward(const Backward *f, I fields) {
     CHECK(f, fields)
-    OPEN(f)
-    REAL *dS = f->dS, *dq = f->dq, *dk = f->dk, *dv = f->dv, *dg = f->dg, *du = f->du;
-    I threads = enough(B * T * H * K * V / 8, f->threads), failed = 0;
-    I lk = up(K), lv = up(V), size = lk * lv, group = heads_together(B, H, threads), kept = most_chunks(z.reset, B, T) / EVERY + 1;
-    /* one decay for all keys, or none, is numbers and a table; one for each key is products along the chunk */
-    const I scalar = gw < 2 && !before;
-    #pragma omp parallel num_threads(threads)
+    const Shape *z = &f->z.shape;
+    const Plan p = plan(z, f->threads, 0);
+    const I H = z->H, K = z->K;
+    I failed = 0;
+    #pragma omp parallel num_threads(p.threads)
     {
         unsigned old = flush_on();
-        Arena a = arena(CHUNK * (11 * lk + 6 * lv + 3 * W) + 2 * W + (2 + group) * lk + ((kept + 1) * group + EVERY) * size, T + 1);
-        REAL *pq = take(&a, CHUNK * lk), *pk = take(&a, CHUNK * lk), *pd = take(&a, CHUNK * lk), *qf = take(&a, CHUNK * lk),
-             *kt = take(&a, CHUNK * lk), *w = take(&a, CHUNK * lk), *gq = take(&a, CHUNK * lk), *gk = take(&a, CHUNK * lk),
-             *gg = take(&a, CHUNK * lk), *xq = take(&a, CHUNK * lk), *xk = take(&a, CHUNK * lk),
-             *pv = take(&a, CHUNK * lv), *po = take(&a, CHUNK * lv), *gv = take(&a, CHUNK * lv), *ot = take(&a, CHUNK * lv),
-             *vt = take(&a, CHUNK * lv), *A = take(&a, CHUNK * W), *G = take(&a, CHUNK * W), *whole = take(&a, lk),
-             *pu = take(&a, lk), *gus = take(&a, group * lk), *marks = take(&a, kept * group * size),
-             *window = take(&a, EVERY * size), *dss = take(&a, group * size), *fo = take(&a, CHUNK * lv), *table = take(&a, CHUNK * W),
-             *since = take(&a, W), *until = take(&a, W);
-        I *begins = a.begins;
+        const I lk = p.lk, lv = p.lv, most = lk > lv ? lk : lv;
+        Arena a = arena(CHUNK * (8 * lk + 5 * lv + 3 * most + 4 * W) + 2 * W + (2 + H) * lk + room(&p));
+        Panels own = {f, lk, lv, KEYS(CHUNK), KEYS(CHUNK), KEYS(CHUNK), KEYS(CHUNK), KEYS(CHUNK), take(&a, CHUNK * most), KEYS(CHUNK),
+            KEYS(CHUNK), KEYS(CHUNK), take(&a, CHUNK * most), VALUES(CHUNK), VALUES(CHUNK), VALUES(CHUNK), VALUES(CHUNK), VALUES(CHUNK),
+            TABLE, TABLE, TABLE, TABLE, take(&a, W), take(&a, W), take(&a, lk), take(&a, lk), take(&a, H * lk)};
+        REAL *space = take(&a, room(&p));
         if (!a.base) failed = 1;
         #pragma omp for schedule(dynamic)
-        for (I task = 0; task < B * H / group; task++) {
+        for (I task = 0; task < p.tasks; task++) {
             if (!a.base) continue;
-            I b = task * group / H, h0 = task * group % H, bh = task * group;
-            const uint8_t *rb = z.reset ? z.reset + b * T : 0;
-            I n = cut(begins, rb, T, CHUNK);
-            memset(gus, 0, group * lk * sizeof(REAL));
-            for (I h = 0; h < group; h++) {
-                pack(dss + h * size, lv, dS + (bh + h) * K * V, V, K, lk, V, 0);
-                pack(marks + h * size, lv, z.first + (bh + h) * K * V, V, K, lk, V, 0);
-            }
-            /* a chunk's keys, values and decays; the state it leaves in `to`, from the one it found in `s` */
-            #define LOAD(c, ahead) I t = begins[c], steps = begins[c + 1] - t, at = (b * T + t) * H + h0 + h; (void)at; \
-                pack(pk, lk, row(k, b, t, h0 + h), k.t, steps, CHUNK, K, ahead); \
-                pack(pv, lv, row(v, b, t, h0 + h), v.t, steps, CHUNK, V, ahead); \
-                if (scalar) scalar_spans(since, until, table, row(g, b, t, h0 + h), g.t, steps, gw), fill(whole, since[steps - 1], lk); \
-                else decays(pd, lk, row(g, b, t, h0 + h), g.t, steps, CHUNK, K, gw, ahead);
-            #define STEP(to, s) { LOAD(c, CHUNK) const REAL *keys = pk, *values = pv; \
-                if (scalar) scale_rows(gv, pv, until, steps, steps, lv), values = gv; \
-                else spans(qf, kt, whole, pk, pk, pd, steps, lk, 0), keys = kt; \
-                product(to, lv, rb && rb[t] ? 0 : s, whole, keys, 1, lk, values, lv, lk, steps, lv / W); }
-            for (I c = 0; c + EVERY < n; c += EVERY) for (I h = 0; h < group; h++) {
-                REAL *mark = marks + (c / EVERY * group + h) * size, *next = mark + group * size;
-                for (I i = c; i < c + EVERY; i++) { I c = i; STEP(next, i % EVERY ? next : mark) }
-            }
-            for (I from = (n - 1) / EVERY * EVERY; from >= 0; from -= EVERY) for (I h = 0; h < group; h++) {
-                I till = from + EVERY < n ? from + EVERY : n;
-                REAL *mark = marks + (from / EVERY * group + h) * size, *ds = dss + h * size, *gu = gus + h * lk;
-                if (u) pack(pu, lk, u + (h0 + h) * K, K, 1, 1, K, 0); else memset(pu, 0, lk * sizeof(REAL));
-                for (I c = from; c < till - 1; c++) STEP(window + (c - from + 1) * size, c > from ? window + (c - from) * size : mark)
-                for (I c = till - 1; c >= from; c--) {
-                    LOAD(c, -CHUNK)
-                    REAL *s = c > from ? window + (c - from) * size : mark;
-                    const I fresh = rb && rb[t];
-                    if (fresh) memset(s, 0, size * sizeof(REAL));
-                    pack(pq, lk, row(q, b, t, h0 + h), q.t, steps, CHUNK, K, -CHUNK);
-                    pack(po, lv, f->dy + at * V, H * V, steps, CHUNK, V, -CHUNK);
-                    if (scalar) {
-                        scale_rows(fo, po, since, steps, CHUNK, lv), scale_rows(gv, pv, until, steps, CHUNK, lv);
-                        for (I j = 0; j < lv; j += W) transpose16(vt + j * W, W, pv + j, lv), transpose16(ot + j * W, W, fo + j, lv);
-                        for (I j = 0; j < lk; j += W) transpose16(kt + j * W, W, pk + j, lk);
-                        product(G, W, 0, 0, po, lv, 1, vt, W, steps, lv, 1);              /* G = do v',  A = q k' */
-                        product(A, W, 0, 0, pq, lk, 1, kt, W, steps, lk, 1);
-                        for (I i = 0; i < steps * W; i += W) put(A + i, get(A + i) * get(table + i));
-                        for (I j = 0; j < lv; j += W) transpose16(vt + j * W, W, gv + j, lv);
-                        product(xq, W, 0, 0, s, lv, 1, ot, W, lk, lv, 1);                 /* time along lanes: S do' */
-                        product(xk, W, 0, 0, ds, lv, 1, vt, W, lk, lv, 1);                /*                   dS v' */
-                        for (I j = 0; j < lk; j += W) transpose16(gq + j, lk, xq + j * W, W), transpose16(gk + j, lk, xk + j * W, W);
-                        if (dg) {
-                            REAL through = since[steps - 1] * dot(s, ds, size);
-                            vec new = scalar_decay_gradient(through, row_dots(gq, pq, steps, lk), row_dots(gk, pk, steps, lk), G, A, steps);
-                            for (I i = 0; i < steps; i++) dg[at + i * H] = new[i];
-                        }
-                        product(gv, lv, 0, 0, pk, lk, 1, ds, lv, steps, lk, lv / W);      /* dv = (decayed k) dS + A' do */
-                        product(gv, lv, gv, until, A, 1, W, po, lv, steps, steps, lv / W);
-                        for (I i = 0; i < steps * W; i += W) put(G + i, get(G + i) * get(table + i));
-                        product(gq, lk, gq, 0, G, W, 1, pk, lk, steps, steps, lk / W);
-                        product(gk, lk, gk, 0, G, 1, W, pq, lk, steps, steps, lk / W);
-                        product(ds, lv, ds, whole, pq, 1, lk, fo, lv, lk, steps, lv / W);
-                    } else {
-                        spans(qf, kt, whole, pq, pk, pd, steps, lk, before);
-                        pairs(A, pq, pk, pd, pu, w, steps, lk, before, 0);
-                        for (I j = 0; j < lv; j += W) transpose16(ot + j * W, W, po + j, lv), transpose16(vt + j * W, W, pv + j, lv);
-                        product(G, W, 0, 0, po, lv, 1, vt, W, steps, lv, 1);                  /* G = do v' */
-                        product(xq, W, 0, 0, s, lv, 1, ot, W, lk, lv, 1);                     /* time along lanes: S do' */
-                        product(xk, W, 0, 0, ds, lv, 1, vt, W, lk, lv, 1);                    /*                   dS v' */
-                        for (I j = 0; j < lk; j += W) transpose16(gq + j, lk, xq + j * W, W), transpose16(gk + j, lk, xk + j * W, W);
-                        product(gv, lv, 0, 0, kt, lk, 1, ds, lv, steps, lk, lv / W);          /* dv = (decayed k) dS + A' do */
-                        product(gv, lv, gv, 0, A, 1, W, po, lv, steps, steps, lv / W);
-                        if (dg) edge_state(gg, whole, s, ds, steps, lk, lv), edge_keys(gg, gk, kt, steps, lk), edge_queries(gg, gq, qf, steps, lk, before);
-                        unspan_queries(gq, pd, steps, lk, before), unspan_keys(gk, pd, steps, lk);
-                        pairs_back(gq, gk, dg ? gg : 0, gu, G, pq, pk, pd, pu, steps, lk, before, 0);
-                        product(ds, lv, ds, whole, qf, 1, lk, po, lv, lk, steps, lv / W);
-                    }
-                    if (fresh) memset(ds, 0, size * sizeof(REAL));
-                    unpack(dq + at * K, H * K, gq, lk, steps, K);
-                    unpack(dk + at * K, H * K, gk, lk, steps, K);
-                    unpack(dv + at * V, H * V, gv, lv, steps, V);
-                    if (dg && gw > 1) unpack(dg + at * K, H * K, gg, lk, steps, K);
-                    if (dg && gw == 1 && !scalar) row_sums(dg + at, H, gg, lk, steps);
-                }
-            }
-            for (I h = 0; h < group; h++) {
-                unpack(dS + (bh + h) * K * V, V, dss + h * size, lv, K, V);
-                if (du) unpack(du + (bh + h) * K, K, gus + h * lk, lk, 1, K);
-            }
+            memset(own.gu, 0, H * lk * sizeof(REAL));
+            backwards(z, &p, task, space, f->marks, f->dS, &own, advance, back);
+            Piece c = piece_of(z, &p, task);
+            for (I h = c.h; f->du && h < c.h + p.group; h++) unpack(plain(f->du + (c.b * H + h) * K, K), own.gu + h * lk, lk, 1, K);
         }
         free(a.base);
         flush_off(old);
