@@ -8,12 +8,23 @@ from recurra.mixers.block.lssl import LSSL
 from recurra.mixers.block.s4 import S4
 from recurra.mixers.cell.cornn import CoRNN
 from recurra.mixers.cell.elman import Elman
+from recurra.mixers.cell.elstm import ELSTM
 from recurra.mixers.cell.fast_weights_rnn import FastWeightsRNN
+from recurra.mixers.cell.goru import GORU
 from recurra.mixers.cell.gru import GRU
 from recurra.mixers.cell.horn import HORN
+from recurra.mixers.cell.indrnn import IndRNN
+from recurra.mixers.cell.irnn import IRNN
+from recurra.mixers.cell.jordan import Jordan
 from recurra.mixers.cell.lstm import LSTM
+from recurra.mixers.cell.mgu import MGU
+from recurra.mixers.cell.ornn import ORNN
+from recurra.mixers.cell.para_gru import ParaGRU
+from recurra.mixers.cell.para_lstm import ParaLSTM
+from recurra.mixers.cell.rhn import RHN
 from recurra.mixers.cell.slstm import SLSTM
 from recurra.mixers.cell.unicornn import UnICORNN
+from recurra.mixers.cell.urnn import URNN
 from recurra.mixers.delta.comba import Comba
 from recurra.mixers.delta.deltanet import DeltaNet
 from recurra.mixers.delta.deltaproduct import DeltaProduct
@@ -129,4 +140,15 @@ MIXERS: dict[str, type[Mixer]] = {
     "unicornn": UnICORNN,
     "horn": HORN,
     "linoss": LinOSS,
+    "jordan": Jordan,
+    "irnn": IRNN,
+    "indrnn": IndRNN,
+    "mgu": MGU,
+    "rhn": RHN,
+    "urnn": URNN,
+    "ornn": ORNN,
+    "goru": GORU,
+    "elstm": ELSTM,
+    "para_gru": ParaGRU,
+    "para_lstm": ParaLSTM,
 }

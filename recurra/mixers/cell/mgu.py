@@ -1,0 +1,75 @@
+"""The minimal gated unit."""
+
+import torch
+from torch.nn import functional as F
+
+from recurra.clock import Clock
+from recurra.mixers.base import Mixer
+from recurra.ops import Rule
+from recurra.parts.cell import DenseCell
+from recurra.shapes import Float, Tensor
+
+Vectors = tuple[Tensor, ...]
+
+
+def mgu_after(drive: Vectors, recur: Vectors, state: Vectors, candidate_bias: Tensor) -> tuple[Tensor, Vectors]:
+    """Forget after the product. Drive: forget, candidate. State: h."""
+    (h,) = state
+    forget = torch.sigmoid(drive[0] + recur[0])
+    candidate = torch.tanh(drive[1] + forget * (recur[1] + candidate_bias))
+    h = (1 - forget) * h + forget * candidate
+    return h, (h,)
+
+
+def mgu_before(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Vectors]:
+    """Forget before the product, so the candidate needs a product of its own; `recur` is R, `(2, 1, N, N)`."""
+    (h,), (weight,) = state, recur
+    forget = torch.sigmoid(drive[0] + F.linear(h, weight[0, 0]))
+    candidate = torch.tanh(drive[1] + F.linear(forget * h, weight[1, 0]))
+    h = (1 - forget) * h + forget * candidate
+    return h, (h,)
+
+
+RULES = {
+    "after": Rule("mgu_after", mgu_after, 2, 2, params=1),
+    "before": Rule("mgu_before", mgu_before, 2, 2, operator="own"),
+}
+
+
+class MGU(Mixer):
+    r"""A gated recurrent network with a single gate, which says both what to look at and what to replace.
+
+    .. math::
+        f_t = \sigma(W_f x_t + R_f h_{t-1} + b_f) \qquad
+        n_t = \tanh(W_n x_t + b_n + f_t \odot (R_n h_{t-1} + \beta))
+    .. math::
+        y_t = h_t = (1 - f_t) \odot h_{t-1} + f_t \odot n_t
+
+    Zhou et al. 2016, https://arxiv.org/abs/1603.09420. Unlike the paper the gate meets the past after the product; the
+    paper has it before, :math:`n_t = \tanh(W_n x_t + b_n + R_n (f_t \odot h_{t-1}))`: that is `reset="before"`. The
+    default runs compiled; the two have other weights and cannot be exchanged.
+    State: (h,), `(B, D)`, float32.
+
+    Args:
+        width: features in and out, and units (D).
+        reset: "after" or "before" the recurrent product.
+
+    Raises:
+        ValueError: `reset` is another.
+    """
+
+    undecayed = ("cell.params",)
+
+    def __init__(self, width: int, *, reset: str = "after") -> None:
+        super().__init__()
+        if reset not in RULES:
+            raise ValueError(f"reset is {reset!r}: it must be one of {', '.join(RULES)}")
+        self.cell = DenseCell(RULES[reset], width, width)
+
+    def initial_state(self, batch: int) -> tuple[Float[Tensor, "B D"], ...]:
+        return self.cell.initial_state(batch)
+
+    def mix(
+        self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], ...], clock: Clock | None
+    ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
+        return self.cell(x, state, clock)
