@@ -1,0 +1,110 @@
+r"""Flows: :math:`\dot h = f(h)` for some time, each row for its own.
+
+Time is scaled so that every row flows from 0 to 1, whatever its step's length. The methods of fixed step are tableaus
+of numbers, and their rows do not know of each other. An adaptive method chooses its steps by the error of all that it
+is given, so each row is solved by itself: slower, but what a row becomes never depends on its neighbours.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from recurra.shapes import Float, Tensor
+
+# each stage's point in terms of the slopes before it, and the weights of all slopes at the end
+TABLEAUS: dict[str, tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]] = {
+    "euler": (((),), (1.0,)),
+    "midpoint": (((), (1 / 2,)), (0.0, 1.0)),
+    "heun": (((), (1.0,)), (1 / 2, 1 / 2)),
+    "rk4": (((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
+}
+ADAPTIVE = ("adaptive_heun", "bosh3", "dopri5", "dopri8")
+
+
+class Solver(NamedTuple):
+    """How a flow is followed: see `solver`."""
+
+    method: str
+    steps: int
+    tolerance: float | None
+
+
+def solver(method: str, steps: int, tolerance: float | None) -> Solver:
+    """A method, how many steps of it make one step of the clock, and the error allowed where the method adapts.
+
+    Raises:
+        ValueError: no such method, less than one step, a tolerance for a method that has none, or none that is
+            positive for one that needs it.
+        ImportError: the method adapts, and torchdiffeq, which has it, is not installed.
+    """
+    if method not in TABLEAUS and method not in ADAPTIVE:
+        raise ValueError(f"method is {method!r}: it must be one of {', '.join((*TABLEAUS, *ADAPTIVE))}")
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: it must be at least 1")
+    if method in TABLEAUS and tolerance is not None:
+        raise ValueError(f"{method} has a fixed step: give it `steps`, not a tolerance of {tolerance}")
+    if method in ADAPTIVE:
+        if tolerance is None or tolerance <= 0:
+            raise ValueError(f"tolerance is {tolerance}: {method} needs one above 0, such as 1e-5")
+        _odeint()
+    return Solver(method, steps, tolerance)
+
+
+def solve(
+    how: Solver,
+    field: Callable[..., Float[Tensor, "B N"]],
+    h: Float[Tensor, "B N"],
+    length: Float[Tensor, "B 1"],
+    *held: Float[Tensor, "B _"],
+) -> Float[Tensor, "B N"]:
+    """h after each row has followed `field(h, *held)` for its own `length`.
+
+    Args:
+        how: the method.
+        field: the slope of h, row by row.
+        h: where the rows begin.
+        length: how long each flows.
+        held: what the field is told beside h; it stays the same all the way.
+    """
+    length = length / how.steps
+    step = _fixed if how.method in TABLEAUS else _adaptive
+    for _ in range(how.steps):
+        h = step(how, field, h, length, *held)
+    return h
+
+
+def _fixed(how: Solver, field: Callable[..., Tensor], h: Tensor, length: Tensor, *held: Tensor) -> Tensor:
+    """One step of an explicit Runge-Kutta method."""
+    stages, ends = TABLEAUS[how.method]
+    moves: list[Tensor] = []
+    for stage in stages:
+        moves.append(length * field(_moved(h, stage, moves), *held))
+    return _moved(h, ends, moves)
+
+
+def _moved(h: Tensor, weights: tuple[float, ...], moves: list[Tensor]) -> Tensor:
+    for weight, move in zip(weights, moves, strict=True):
+        if weight:
+            h = torch.add(h, move, alpha=weight)
+    return h
+
+
+def _adaptive(how: Solver, field: Callable[..., Tensor], h: Tensor, length: Tensor, *held: Tensor) -> Tensor:
+    """One row after another, each with the steps that it needs."""
+    odeint, ends, rows = _odeint(), torch.tensor([0.0, 1.0], dtype=h.dtype, device=h.device), []
+    for start, time, *rest in zip(h.split(1), length.split(1), *(x.split(1) for x in held), strict=True):
+
+        def slope(_: Tensor, z: Tensor, time: Tensor = time, rest: list[Tensor] = rest) -> Tensor:
+            return time * field(z, *rest)
+
+        rows.append(odeint(slope, start, ends, method=how.method, rtol=how.tolerance, atol=how.tolerance)[-1])
+    return torch.cat(rows)
+
+
+def _odeint() -> Callable[..., Any]:
+    try:
+        from torchdiffeq import odeint
+    except ImportError as error:
+        raise ImportError("adaptive methods need torchdiffeq: pip install 'recurra[ode]'") from error
+    return odeint
