@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch import nn
 
 from recurra.shapes import Float, Tensor
 
@@ -45,3 +46,20 @@ def ring_(log_rate: Float[Tensor, " N"], log_phase: Float[Tensor, " N"], low: fl
     area, turn = torch.rand(2, len(log_rate), dtype=torch.float64).clamp(min=torch.finfo(torch.float64).tiny)
     log_rate.copy_((-0.5 * (area * (high**2 - low**2) + low**2).log()).log())
     log_phase.copy_((phase * turn).log())
+
+
+@torch.no_grad()
+def gates_(entering: nn.Linear, recurrent: Float[Tensor, "G N N"]) -> None:
+    """The weights of gated cells, each gate by itself: W as Glorot & Bengio 2010, R orthogonal, biases zero."""
+    for matrix in entering.weight.chunk(len(recurrent)):
+        nn.init.xavier_uniform_(matrix)
+    for matrix in recurrent:
+        nn.init.orthogonal_(matrix)
+    nn.init.zeros_(entering.bias)
+
+
+@torch.no_grad()
+def small_field_(weight: Float[Tensor, "2 N N"]) -> None:
+    """The two layers of a flow: the second a tenth of the first, so that it begins near standing still."""
+    for matrix, gain in zip(weight, (1.0, 0.1), strict=True):
+        nn.init.xavier_uniform_(matrix, gain)
