@@ -10,6 +10,7 @@ from recurra.mixers.cell.cornn import CoRNN
 from recurra.mixers.cell.elman import Elman
 from recurra.mixers.cell.elstm import ELSTM
 from recurra.mixers.cell.fast_weights_rnn import FastWeightsRNN
+from recurra.mixers.cell.fernn import FERNN
 from recurra.mixers.cell.goru import GORU
 from recurra.mixers.cell.gru import GRU
 from recurra.mixers.cell.horn import HORN
@@ -23,8 +24,10 @@ from recurra.mixers.cell.para_gru import ParaGRU
 from recurra.mixers.cell.para_lstm import ParaLSTM
 from recurra.mixers.cell.rhn import RHN
 from recurra.mixers.cell.slstm import SLSTM
+from recurra.mixers.cell.travelling_waves import TravellingWaves
 from recurra.mixers.cell.unicornn import UnICORNN
 from recurra.mixers.cell.urnn import URNN
+from recurra.mixers.cell.wave_rnn import WaveRNN
 from recurra.mixers.delta.comba import Comba
 from recurra.mixers.delta.deltanet import DeltaNet
 from recurra.mixers.delta.deltaproduct import DeltaProduct
@@ -151,4 +154,7 @@ MIXERS: dict[str, type[Mixer]] = {
     "elstm": ELSTM,
     "para_gru": ParaGRU,
     "para_lstm": ParaLSTM,
+    "wave_rnn": WaveRNN,
+    "fernn": FERNN,
+    "travelling_waves": TravellingWaves,
 }
