@@ -18,8 +18,8 @@ class Reflections(nn.Module):
 
     .. math::  Q = I - U T^{-1} U^\top \qquad T = \operatorname{triu}(U^\top U, 1) + \tfrac12 I
 
-    u has length one, and is zero before its k-th entry; one that is zero altogether is no mirror. All orthogonal
-    matrices of determinant :math:`(-1)^m` are reached with one mirror fewer than there are units. Mhammedi et al. 2017,
+    u has length one, and is zero before its k-th entry; one that is zero altogether is no mirror. One
+    mirror fewer than there are units reach every orthogonal matrix of determinant :math:`(-1)^m`. Mhammedi et al. 2017,
     https://arxiv.org/abs/1612.00188.
 
     Args:
@@ -41,8 +41,10 @@ class Reflections(nn.Module):
         mirrors = F.normalize(self.mirrors.to(wide(self.mirrors)).tril(), dim=0)
         units, count = mirrors.shape
         eye = torch.eye(units, dtype=mirrors.dtype, device=mirrors.device)
-        inner = (mirrors.T @ mirrors).triu(1) + eye[:count, :count] / 2
-        return eye - mirrors @ torch.linalg.solve_triangular(inner, mirrors.T, upper=True)
+        # products in bfloat16 would be no mirrors
+        with torch.autocast(mirrors.device.type, enabled=False):
+            inner = (mirrors.T @ mirrors).triu(1) + eye[:count, :count] / 2
+            return eye - mirrors @ torch.linalg.solve_triangular(inner, mirrors.T, upper=True)
 
 
 class Rotations(nn.Module):

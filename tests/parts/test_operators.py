@@ -22,6 +22,8 @@ def test_lengths_are_kept(build, units):
     operator = build(units)
     matrix = operator.double()()
     assert_close(matrix.T @ matrix, torch.eye(units, dtype=torch.float64), rtol=0, atol=1e-13)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_close(operator(), matrix, rtol=0, atol=0)
     assert operator.bfloat16()().dtype == torch.float32
 
 

@@ -52,7 +52,7 @@ class GORU(Mixer):
         ValueError: there are no `rotations`, or fewer than 2 units.
     """
 
-    undecayed = ("params", "operator")
+    undecayed = ("params",)
 
     def __init__(self, width: int, *, rotations: int = 2) -> None:
         super().__init__()

@@ -39,8 +39,6 @@ class IndRNN(Mixer):
         ValueError: `bound` is not above zero.
     """
 
-    undecayed = ("recurrent",)
-
     def __init__(self, width: int, *, bound: float = 1.0) -> None:
         super().__init__()
         if bound <= 0:

@@ -41,6 +41,8 @@ class IRNN(Mixer):
         ValueError: `scale` is not above zero.
     """
 
+    undecayed = ("cell.weight",)
+
     def __init__(self, width: int, *, scale: float = 1.0) -> None:
         super().__init__()
         if scale <= 0:

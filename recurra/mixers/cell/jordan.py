@@ -28,10 +28,10 @@ class Jordan(Mixer):
     .. math::
         s_t = y_{t-1} + \mu s_{t-1} \qquad h_t = \tanh(W x_t + U s_t + b) \qquad y_t = V h_t
 
-    Jordan 1986, https://apps.dtic.mil/sti/html/tr/ADA173989/index.html. Outputs
-    are linear and without a bias, so that U V is one matrix and a step one product; with :math:`\mu = 0` and V the
-    identity it is Elman's network. Unlike the paper the gradient goes back through all steps. What the paper's outputs
-    are squashed by, and its :math:`\mu`, are not verified.
+    Jordan 1986, https://apps.dtic.mil/sti/html/tr/ADA173989/index.html. Outputs are linear and without
+    a bias, so that U V is one matrix and a step one product; with :math:`\mu = 0` and V the identity it is Elman's
+    network. Unlike the paper the gradient goes back through all steps. What the paper's outputs are squashed by, and
+    its :math:`\mu`, are not verified.
     State: (h, U s), the hidden units and what the context gave them, each `(B, N)`, float32.
 
     Args:

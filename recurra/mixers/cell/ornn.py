@@ -41,7 +41,7 @@ class ORNN(Mixer):
         ValueError: `reflections` is not at least 1 and below `width`.
     """
 
-    undecayed = ("operator",)
+    undecayed = ("operator.mirrors",)
 
     def __init__(self, width: int, *, reflections: int | None = None) -> None:
         super().__init__()

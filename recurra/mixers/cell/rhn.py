@@ -45,7 +45,8 @@ class RHN(Mixer):
 
     Zilly et al. 2017, https://arxiv.org/abs/1607.03474. As in the paper's experiments what is not transformed is
     carried, and :math:`b_\tau` starts below zero, so that the highway is open. Unlike the paper there is no dropout.
-    It is a cell on a finer clock, of L ticks a step. Gating and attention around it, of Heidenreich et al. 2024,
+    It is a cell on a finer clock, of L ticks a step, each of which makes the products of all layers and uses its own:
+    on few cores that is quicker than a loop without them. Gating and attention around it, of Heidenreich et al. 2024,
     https://arxiv.org/abs/2410.02654, are not here: their equations are not verified.
     State: (s,), `(B, D)`, float32.
 

@@ -50,7 +50,7 @@ class URNN(Mixer):
         ValueError: `width` is odd.
     """
 
-    undecayed = ("operator",)
+    undecayed = ("operator.angles", "operator.mirrors")
 
     def __init__(self, width: int) -> None:
         super().__init__()
