@@ -7,6 +7,7 @@ from recurra.mixers.block.lmu import LMU
 from recurra.mixers.block.lssl import LSSL
 from recurra.mixers.block.s4 import S4
 from recurra.mixers.cell.cornn import CoRNN
+from recurra.mixers.cell.echo_state import EchoState
 from recurra.mixers.cell.elman import Elman
 from recurra.mixers.cell.elstm import ELSTM
 from recurra.mixers.cell.fast_weights_rnn import FastWeightsRNN
@@ -157,4 +158,5 @@ MIXERS: dict[str, type[Mixer]] = {
     "wave_rnn": WaveRNN,
     "fernn": FERNN,
     "travelling_waves": TravellingWaves,
+    "echo_state": EchoState,
 }

@@ -2,12 +2,12 @@
 
 import torch
 
-from recurra.shapes import Float, Tensor
+from recurra.shapes import Float, Tensor, wide
 
 
 def constants(like: Tensor, units: int, *values: float) -> Float[Tensor, "P N"]:
-    """Numbers that are the same for all units, as parameters of a rule."""
-    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None].expand(-1, units)
+    """Numbers that are the same for all units, as parameters of a rule, in the wide type of `like`."""
+    return torch.tensor(values, dtype=wide(like), device=like.device)[:, None].expand(-1, units)
 
 
 def twice(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
