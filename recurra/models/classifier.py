@@ -8,6 +8,7 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.models import folder
 from recurra.models.backbone import Backbone, undecayed_parameters as _undecayed_parameters
+from recurra.models.step import CompiledStep
 from recurra.shapes import Float, State, Tensor
 
 
@@ -96,6 +97,13 @@ class Classifier(nn.Module):
         index = torch.arange(steps, device=features.device).masked_fill(~live, -1).amax(1)
         last = features[torch.arange(len(features), device=features.device), index.clamp(min=0)]
         return torch.where(index[:, None] >= 0, last, pooled * kept), count * kept + number
+
+    def compile_step(self, batch: int = 1) -> CompiledStep:
+        """`logits, state = step(x, state)` for one token or one vector of features a row, without gradients."""
+        way_in = self.embedding
+        if isinstance(way_in, nn.Linear):
+            return CompiledStep(self, way_in.weight.new_zeros(batch, 1, way_in.in_features))
+        return CompiledStep(self, torch.zeros(batch, 1, dtype=torch.int64, device=way_in.weight.device))
 
     undecayed_parameters = _undecayed_parameters
     save_pretrained = folder.save_pretrained

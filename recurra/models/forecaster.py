@@ -7,6 +7,7 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.models import folder
 from recurra.models.backbone import Backbone, undecayed_parameters as _undecayed_parameters
+from recurra.models.step import CompiledStep
 from recurra.shapes import Float, State, Tensor
 
 
@@ -69,6 +70,10 @@ class Forecaster(nn.Module):
         out = self.out(features).unflatten(-1, (self.horizon, -1))
         lowest, rises = out[..., :1], nn.functional.softplus(out[..., 1:])
         return lowest + nn.functional.pad(rises.cumsum(-1), (1, 0)), state
+
+    def compile_step(self, batch: int = 1) -> CompiledStep:
+        """`quantiles, state = step(x, state)` for `(batch, 1, inputs)` numbers, without gradients."""
+        return CompiledStep(self, self.embedding.weight.new_zeros(batch, 1, self.embedding.in_features))
 
     undecayed_parameters = _undecayed_parameters
     save_pretrained = folder.save_pretrained

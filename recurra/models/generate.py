@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from recurra.clock import Clock
+from recurra.models.step import CompiledStep
 from recurra.shapes import Bool, Float, Int, State, Tensor
 from recurra.state import fork
 
@@ -53,6 +54,7 @@ def stream(
     num_return_sequences: int = 1,
     state: State | None = None,
     seed: int | None = None,
+    step: CompiledStep | None = None,
 ) -> Iterator[Int[Tensor, " B"]]:
     """The tokens that follow, as they come, one tensor `(B * num_return_sequences,)` a step.
 
@@ -66,6 +68,7 @@ def stream(
         num_return_sequences: continuations of each prompt, side by side.
         state: what the model has read before the prompt.
         seed: of the draws; None: torch's own generator.
+        step: what `model.compile_step(B * num_return_sequences)` gave, for speed: the same tokens.
 
     Raises:
         ValueError: an empty prompt, or a value out of range.
@@ -85,12 +88,12 @@ def stream(
         logits, state = _prompt(model, input_ids, attention_mask, state)
         if num_return_sequences > 1:
             logits, state = logits.repeat_interleave(num_return_sequences, 0), fork(state, num_return_sequences)
-    tokens = _tokens(model, logits, state, draw, eos_token_id, pad)
+    tokens = _tokens(model if step is None else step, logits, state, draw, eos_token_id, pad)
     return tokens if max_new_tokens is None else itertools.islice(tokens, max_new_tokens)
 
 
 def _tokens(
-    model: Any, logits: Float[Tensor, "B V"], state: State, draw: dict[str, Any], eos: int | None, pad: int | None
+    step: Any, logits: Float[Tensor, "B V"], state: State, draw: dict[str, Any], eos: int | None, pad: int | None
 ) -> Iterator[Int[Tensor, " B"]]:
     """One token after another, until every row has ended."""
     ended = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
@@ -104,8 +107,8 @@ def _tokens(
         if eos is not None and bool(ended.all()):
             return
         with torch.no_grad():
-            features, state = model.features(token[:, None], state)
-            logits = model.read(features[:, -1])
+            logits, state = step(token[:, None], state)
+            logits = logits[:, -1]
 
 
 def _prompt(

@@ -10,6 +10,7 @@ from recurra.clock import Clock
 from recurra.models import folder
 from recurra.models.backbone import Backbone, undecayed_parameters as _undecayed_parameters
 from recurra.models.generate import generate as _generate, stream as _stream
+from recurra.models.step import CompiledStep
 from recurra.shapes import Float, Int, State, Tensor
 
 
@@ -79,6 +80,10 @@ class LanguageModel(nn.Module):
     ) -> tuple[Float[Tensor, "B T vocabulary"], State]:
         features, state = self.features(tokens, state, clock)
         return self.read(features), state
+
+    def compile_step(self, batch: int = 1) -> CompiledStep:
+        """`logits, state = step(tokens, state)` for `(batch, 1)` tokens, without gradients: what decoding repeats."""
+        return CompiledStep(self, torch.zeros(batch, 1, dtype=torch.int64, device=self.embedding.weight.device))
 
     @torch.no_grad()
     def surprise(

@@ -1,0 +1,148 @@
+"""One step of a model as one compiled function: the same numbers, with nothing between the kernels.
+
+A step of one row is a handful of matrix-vector products, and the Python between them costs more than they do. So the
+step is traced once (torch.export: engines in C step aside for their loops, which a compiler can fuse), compiled ahead
+of time, and called as one function. Weights are its arguments and not its constants: a change in place is seen, and
+none is written into the code, as the compiler would do with short vectors.
+"""
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from recurra.ops import native
+from recurra.shapes import State, Tensor
+from recurra.state import each, leaves
+
+SETTINGS = {
+    "cpp.dynamic_threads": True,  # as many as torch.set_num_threads says at the call
+    "aot_inductor.compile_wrapper_opt_level": "O0",  # what calls the kernels: compiles sooner, runs as fast
+}
+
+
+class CompiledStep:
+    """`y, state = step(x, state)`: the numbers of `model(x, state)` for one step, as one call without gradients.
+
+    It takes as many rows as `x` has here, in evaluation. Weights may change in place, or be replaced by others of the
+    same shape and type. Nothing given is changed.
+
+    Args:
+        model: what to step: LanguageModel, Forecaster or Classifier.
+        x: an input of one step, `(B, 1, ...)`; its numbers do not matter.
+
+    Raises:
+        ValueError: the model is training, its state grows, or what it computes depends on the numbers it meets.
+        RuntimeError: it cannot be compiled here (no C++ compiler).
+    """
+
+    def __init__(self, model: Any, x: Tensor) -> None:
+        kind = type(model).__name__
+        if model.training:
+            raise ValueError(f"this {kind} is training: call its eval() before compile_step()")
+        if model.grows:
+            raise ValueError(f"the state of this {kind} grows with the sequence: a compiled step needs one size")
+        # copies: of one tensor that is in two places the tracer would make one input
+        self.start: State = each(lambda t: native.dense(t).clone(), model.initial_state(len(x)))
+        names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
+        self._slots = [_slot(model, name) for name in names]
+        weights, states = self._weights(), list(leaves(self.start))
+        self._inputs, self._kinds, self._places = _kinds(x, *states), _kinds(*weights), _places(weights)
+        self._strides = [w.stride() for w in weights]
+        program = _trace(_Pure(model, names, self.start), (x, states, [w.detach() for w in weights]))
+        self._run = _compile(program)
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """The output and the state after this step; without a state, of a first step.
+
+        Raises:
+            ValueError: `x` or the state is of another shape, type or device than compiled for.
+            RuntimeError: a weight is.
+        """
+        inputs = [x, *leaves(self.start if state is None else state)]
+        if (kinds := _kinds(*inputs)) != self._inputs:
+            raise ValueError(f"this step was compiled for {_first(self._inputs, kinds)}: compile another")
+        weights = self._weights()
+        if (places := _places(weights)) != self._places:
+            if (kinds := _kinds(*weights)) != self._kinds or [w.stride() for w in weights] != self._strides:
+                raise RuntimeError("the model's weights are no longer what was compiled for: compile_step() again")
+            self._places = places
+        y, *after = self._run([*map(native.dense, inputs), *weights])
+        new = iter(after)
+        return y, each(lambda _: next(new), self.start)
+
+    def _weights(self) -> list[Tensor]:
+        """Parameters and buffers as they are now."""
+        return [table[name] for table, name in self._slots]
+
+
+class _Pure(nn.Module):
+    """The model as a function of its input, the tensors of its state and its weights."""
+
+    def __init__(self, model: nn.Module, names: list[str], start: State) -> None:
+        super().__init__()
+        # in a tuple: a module of ours would bring its weights along
+        self.inside = model, names, start
+
+    def forward(self, x: Tensor, states: list[Tensor], weights: list[Tensor]) -> tuple[Tensor, ...]:
+        model, names, start = self.inside
+        given = iter(states)
+        state = each(lambda _: next(given), start)
+        y, after = torch.func.functional_call(model, dict(zip(names, weights, strict=True)), (x, state))
+        # dense, so that they may come back as inputs
+        return y, *(t.contiguous() for t in leaves(after))
+
+
+@torch.no_grad()
+def _trace(pure: _Pure, inputs: tuple[Tensor, list[Tensor], list[Tensor]]) -> torch.export.ExportedProgram:
+    """The graph of a step.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return torch.export.export(pure, inputs, strict=False)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"this model's step cannot be compiled, call the model instead ({reason})") from error
+
+
+def _compile(program: torch.export.ExportedProgram) -> Callable[[list[Tensor]], list[Tensor]]:
+    """The graph as machine code: a function of the list of its inputs."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # torch's compiler uses what torch deprecates
+        for kind in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", kind)
+        path = os.path.join(folder, "step.pt2")
+        torch._inductor.aoti_compile_and_package(program, package_path=path, inductor_configs=SETTINGS)
+        # what is loaded keeps its own copy; called without torch's search for tensors in nested inputs
+        return torch._inductor.aoti_load_package(path).loader.boxed_run
+
+
+def _slot(model: nn.Module, name: str) -> tuple[Any, str]:
+    """Where a module keeps a weight: read there at every step, it may be replaced."""
+    path, _, own = name.rpartition(".")
+    module = model.get_submodule(path)
+    return (module._parameters if own in module._parameters else module._buffers), own
+
+
+def _kinds(*tensors: Tensor) -> list[tuple[torch.Size, torch.dtype, torch.device]]:
+    return [(t.shape, t.dtype, t.device) for t in tensors]
+
+
+def _places(tensors: list[Tensor]) -> list[tuple[int, torch.dtype]]:
+    return [(t.data_ptr(), t.dtype) for t in tensors]
+
+
+def _first(expected: list[Any], given: list[Any]) -> str:
+    """The first of the inputs that is not as expected, in words."""
+    if len(expected) != len(given):
+        return f"{len(expected) - 1} tensors of state, not {len(given) - 1}"
+    index = next(i for i, pair in enumerate(zip(expected, given, strict=True)) if pair[0] != pair[1])
+    old, new = (f"{tuple(shape)} of {dtype} on {device}" for shape, dtype, device in (expected[index], given[index]))
+    return f"{'a tensor of state' if index else 'an input'} {old}, not {new}"

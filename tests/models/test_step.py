@@ -1,0 +1,147 @@
+"""A compiled step against the model it was compiled from: outputs, states, weights that change, and what is refused.
+
+Compiling takes seconds, so machine code is made for two models, one of which has the short vectors that a compiler
+would write into it; for the other architectures the traced graph is run as it is.
+"""
+
+import pytest
+import torch
+
+from recurra.models.classifier import Classifier
+from recurra.models.forecaster import Forecaster
+from recurra.models.language_model import LanguageModel
+from recurra.state import each, leaves
+
+# of every engine, and of every shape of state
+TRACED = (
+    "mingru", "minmax", "lru", "gla", "gated_deltanet", "mlstm", "rwkv7", "gru", "slstm", "s4d", "s4", "mesanet",
+    "sliding_window", "mamba,mamba2*2,lstm",
+)  # fmt: skip
+
+
+def _model(pattern, **more):
+    return LanguageModel(**({"vocabulary": 11, "width": 16, "depth": 2, "pattern": pattern, "hidden": 0} | more)).eval()
+
+
+def _same(model, step, x, state=None, rows=1):
+    with torch.no_grad():
+        state = model.initial_state(rows) if state is None else state
+        before = each(torch.clone, state)
+        expected, after = model(x, state)
+        y, new = step(x, state)
+    for a, b in zip((y, *leaves(new)), (expected, *leaves(after)), strict=True):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * max(1.0, float(b.abs().max())))
+    for a, b in zip(leaves(state), leaves(before), strict=True):
+        assert torch.equal(a, b), "a state that was given has changed"
+    return new
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    torch.manual_seed(0)
+    model = _model("mamba,mamba2")
+    return model, model.compile_step(2)
+
+
+def test_same_numbers_from_the_start_after_a_prompt_and_on_its_own_state(compiled):
+    model, step = compiled
+    with torch.no_grad():
+        _, prompt = model(torch.randint(11, (2, 7)))
+    for state in (None, prompt):
+        for _ in range(3):
+            state = _same(model, step, torch.randint(11, (2, 1)), state, rows=2)
+
+
+def test_weights_may_change_in_place_or_be_replaced(compiled):
+    model, step = compiled
+    x = torch.randint(11, (2, 1))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1.1)
+    _same(model, step, x, rows=2)
+    model.load_state_dict({k: 0.9 * v for k, v in model.state_dict().items()}, assign=True)
+    _same(model, step, x, rows=2)
+
+
+def test_no_gradient_and_any_number_of_threads(compiled):
+    model, step = compiled
+    y, state = step(torch.zeros(2, 1, dtype=torch.int64))
+    assert not any(t.requires_grad for t in (y, *leaves(state)))
+    torch.set_num_threads(2)
+    try:
+        _same(model, step, torch.randint(11, (2, 1)), rows=2)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_generation_gives_the_same_tokens(compiled):
+    model, step = compiled
+    prompt = torch.randint(11, (2, 5))
+    assert torch.equal(model.generate(prompt, step=step), model.generate(prompt))
+
+
+def test_other_shapes_and_types_are_refused(compiled):
+    model, step = compiled
+    x = torch.zeros(2, 1, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"an input \(2, 1\).*not \(3, 1\)"):
+        step(x[[0, 0, 1]])
+    with pytest.raises(ValueError, match="an input"):
+        step(x.int())
+    with pytest.raises(ValueError, match=r"a tensor of state .*float64"):
+        step(x, each(torch.Tensor.double, step.start))
+    with pytest.raises(ValueError, match="4 tensors of state, not 2"):
+        step(x, step.start[:1])
+    model.double()
+    try:
+        with pytest.raises(RuntimeError, match=r"compile_step\(\) again"):
+            step(x)
+    finally:
+        model.float()
+    _same(model, step, x, rows=2)
+
+
+def test_what_is_training_or_grows_is_refused():
+    with pytest.raises(ValueError, match="eval"):
+        _model("mamba2").train().compile_step()
+    with pytest.raises(ValueError, match="grows"):
+        _model("attention").compile_step()
+
+
+def test_what_the_numbers_decide_is_refused():
+    """cosFormer looks at its positions: those of the step that was traced would be taken for all."""
+    with pytest.raises(ValueError, match="cannot be compiled, call the model instead"):
+        _model("cosformer").compile_step()
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Graphs are run as they are, without a compiler."""
+    monkeypatch.setattr("recurra.models.step._compile", lambda program: lambda inputs: _run(program, inputs))
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_the_graph_of_an_architecture(name, traced):
+    model = _model(name, depth=name.count(",") + 1, hidden=None)
+    step = model.compile_step()
+    with torch.no_grad():
+        _, state = model(torch.randint(11, (1, 5)))
+    for _ in range(2):
+        state = _same(model, step, torch.randint(11, (1, 1)), state)
+
+
+def test_the_graph_of_the_other_models(traced):
+    shape = {"width": 8, "depth": 1}
+    model = Forecaster(inputs=3, horizon=2, quantiles=[0.1, 0.5], **shape).eval()
+    _same(model, model.compile_step(2), torch.randn(2, 1, 3), rows=2)
+    model = Classifier(classes=5, inputs=3, pool="mean", **shape).eval()
+    _same(model, model.compile_step(2), torch.randn(2, 1, 3), rows=2)
+    model = Classifier(classes=5, vocabulary=11, **shape).eval()
+    _same(model, model.compile_step(2), torch.randint(11, (2, 1)), rows=2)
+
+
+def _run(program, inputs):
+    """As machine code takes a flat list and gives one."""
+    states = len(program.graph_signature.user_outputs) - 1
+    x, *rest = inputs
+    return list(program.module()(x, rest[:states], rest[states:]))
