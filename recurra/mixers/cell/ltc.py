@@ -1,0 +1,134 @@
+"""Liquid time-constant networks, and the wiring of neural circuit policies."""
+
+import functools
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from recurra.clock import Clock
+from recurra.mixers.base import Mixer
+from recurra.ops import Cell, Rule, Scan
+from recurra.parts.elapsed import timed_drive
+from recurra.parts.wiring import circuit, full
+from recurra.shapes import Float, Tensor, wide
+
+
+class LTC(Mixer):
+    r"""Neurons with leaks and synapses, whose time constants change with what they see.
+
+    .. math::
+        c_j\, \dot v_j = g_j (\bar v_j - v_j) + \sum_i w_{ij}\, \sigma(s_{ij} (p_i - \mu_{ij}))\, (E_{ij} - v_j)
+
+    where p is what the synapses come from: first the inputs :math:`a \odot x_t + \beta`, then the neurons v. A step of
+    the clock's `dt`, 1 where it is not given, is K fused steps of :math:`\delta = \Delta_t / K`, each explicit in the
+    synapses and implicit in the voltage, so that v stays between the potentials whatever the step's length:
+
+    .. math::
+        v_j \leftarrow \frac{c_j v_j / \delta + g_j \bar v_j + \sum_i w_{ij} \sigma_{ij} E_{ij}}
+        {c_j / \delta + g_j + \sum_i w_{ij} \sigma_{ij}} \qquad y_t = \gamma \odot v_{1 \ldots D} + \eta
+
+    Hasani et al. 2021, https://doi.org/10.1609/aaai.v35i9.16936 (https://arxiv.org/abs/2006.04439), its synapses those
+    of the authors' code. With `sparsity` there are only the synapses of a neural circuit policy, Lechner et al. 2020,
+    https://doi.org/10.1038/s42256-020-00237-3, and the read neurons are its motors. The steps are of first order: K is
+    part of the model. Unlike their code c, g and w are kept above zero by softplus, not by clipping after an update.
+    State: (v,), `(B, N)`, float32.
+
+    Args:
+        width: features in and out, and neurons that are read (D).
+        units: neurons (N); None: as many as `width`, and in a circuit twice as many.
+        steps: fused steps in one step of the clock (K).
+        sparsity: the share of its possible synapses that a neuron of a circuit lacks; None: every synapse is there.
+        seed: of the wiring.
+
+    Raises:
+        ValueError: `units` is less than `width`, or in a circuit than `width` + 3; `steps` is less than 1; `sparsity`
+            is outside [0, 1).
+    """
+
+    timed = True
+
+    def __init__(
+        self, width: int, *, units: int | None = None, steps: int = 6, sparsity: float | None = None, seed: int = 0
+    ) -> None:
+        super().__init__()
+        units = (width if sparsity is None else 2 * width) if units is None else units
+        if units < width:
+            raise ValueError(f"units is {units}: it must be at least width, which is {width}")
+        if steps < 1:
+            raise ValueError(f"steps is {steps}: it must be at least 1")
+        generator = torch.Generator().manual_seed(seed)
+        if sparsity is None:
+            wiring = full(width, units, generator)
+        else:
+            wiring = circuit(width, units, width, sparsity, generator)
+        polarity = torch.cat(wiring)
+        self.rule = Rule("ltc", functools.partial(_step, steps=steps), 2, 4, params=3, operator="own")
+        self.register_buffer("synapses", polarity.abs())
+        self.slope = nn.Parameter(torch.empty(polarity.shape).uniform_(3, 8))
+        self.threshold = nn.Parameter(torch.empty(polarity.shape).uniform_(0.3, 0.8))
+        self.conductance = nn.Parameter(_raw(torch.empty(polarity.shape).uniform_(0.001, 1)))
+        self.reversal = nn.Parameter(polarity.clone())
+        self.leak = nn.Parameter(_raw(torch.empty(units).uniform_(0.001, 1)))
+        self.rest = nn.Parameter(torch.empty(units).uniform_(-0.2, 0.2))
+        self.capacitance = nn.Parameter(_raw(torch.empty(units).uniform_(0.4, 0.6)))
+        self.input_scale, self.output_scale = (nn.Parameter(torch.ones(width)) for _ in range(2))
+        self.input_bias, self.output_bias = (nn.Parameter(torch.zeros(width)) for _ in range(2))
+        self.scan = Scan()
+
+    def initial_state(self, batch: int) -> tuple[Float[Tensor, "B N"], ...]:
+        return (self.zeros(batch, len(self.rest)),)
+
+    def mix(
+        self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B N"], ...], clock: Clock | None
+    ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B N"], ...]]:
+        width, kind = x.shape[-1], wide(x)
+        seen = self.input_scale * x + self.input_bias
+        drive = timed_drive(seen, width, clock)
+        slope, threshold, reversal, leak, rest = (
+            p.to(kind) for p in (self.slope, self.threshold, self.reversal, self.leak, self.rest)
+        )
+        conductance = F.softplus(self.conductance.to(kind)) * self.get_buffer("synapses")
+        weight = torch.stack([slope, slope * threshold, conductance * reversal, conductance])
+        leak = F.softplus(leak)
+        params = torch.stack([leak * rest, leak, F.softplus(self.capacitance.to(kind))])
+        v, state = self.scan(Cell(self.rule, drive, weight, params), state, clock)
+        return self.output_scale * v[..., :width].to(x.dtype) + self.output_bias, state
+
+
+def _raw(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """What softplus makes x of."""
+    return x.expm1().log()
+
+
+def _step(
+    drive: tuple[Tensor, ...],
+    recur: tuple[Tensor, ...],
+    state: tuple[Tensor, ...],
+    current: Tensor,
+    leak: Tensor,
+    capacitance: Tensor,
+    *,
+    steps: int,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """K fused steps of all neurons; what comes from the inputs is the same in each."""
+    (seen, time), (v,), (weight,) = drive, state, recur
+    # what opens synapses, and what flows through them: of the inputs, of the neurons
+    (gates_in, gates), (flow_in, flow) = (part.split([seen.shape[-1], v.shape[-1]], 1) for part in weight.split(2))
+    push, conductance = _synapses(seen, gates_in, flow_in).unbind(1)
+    push, conductance = push + current, conductance + leak
+    inertia = capacitance * (steps / time[:, :1])
+    floor = inertia + conductance
+    for _ in range(steps):
+        pushed, opened = _synapses(v, gates, flow).unbind(1)
+        v = (torch.addcmul(push, inertia, v) + pushed) / (floor + opened)
+    return v, (v,)
+
+
+def _synapses(
+    source: Float[Tensor, "B S"], gates: Float[Tensor, "2 S N"], flow: Float[Tensor, "2 S N"]
+) -> Float[Tensor, "B 2 N"]:
+    """The current that synapses would push into a neuron at zero, and their conductance."""
+    slope, offset = gates.unbind(0)
+    open_share = torch.sigmoid(slope * source[:, :, None] - offset)
+    return (open_share[:, None] * flow).sum(2)
