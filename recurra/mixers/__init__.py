@@ -6,7 +6,10 @@ from recurra.mixers.block.linoss import LinOSS
 from recurra.mixers.block.lmu import LMU
 from recurra.mixers.block.lssl import LSSL
 from recurra.mixers.block.s4 import S4
+from recurra.mixers.cell.cfc import CfC
+from recurra.mixers.cell.conv_lstm import ConvLSTM
 from recurra.mixers.cell.cornn import CoRNN
+from recurra.mixers.cell.ctrnn import CTRNN
 from recurra.mixers.cell.echo_state import EchoState
 from recurra.mixers.cell.elman import Elman
 from recurra.mixers.cell.elstm import ELSTM
@@ -14,17 +17,23 @@ from recurra.mixers.cell.fast_weights_rnn import FastWeightsRNN
 from recurra.mixers.cell.fernn import FERNN
 from recurra.mixers.cell.goru import GORU
 from recurra.mixers.cell.gru import GRU
+from recurra.mixers.cell.gru_d import GRUD
 from recurra.mixers.cell.horn import HORN
 from recurra.mixers.cell.indrnn import IndRNN
 from recurra.mixers.cell.irnn import IRNN
 from recurra.mixers.cell.jordan import Jordan
 from recurra.mixers.cell.lstm import LSTM
+from recurra.mixers.cell.ltc import LTC
 from recurra.mixers.cell.mgu import MGU
+from recurra.mixers.cell.neural_cde import NeuralCDE
+from recurra.mixers.cell.neural_ode import NeuralODE
+from recurra.mixers.cell.ode_rnn import ODERNN
 from recurra.mixers.cell.ornn import ORNN
 from recurra.mixers.cell.para_gru import ParaGRU
 from recurra.mixers.cell.para_lstm import ParaLSTM
 from recurra.mixers.cell.rhn import RHN
 from recurra.mixers.cell.slstm import SLSTM
+from recurra.mixers.cell.transient_states import TransientStates
 from recurra.mixers.cell.travelling_waves import TravellingWaves
 from recurra.mixers.cell.unicornn import UnICORNN
 from recurra.mixers.cell.urnn import URNN
@@ -140,10 +149,6 @@ MIXERS: dict[str, type[Mixer]] = {
     "lmu": LMU,
     "hippo": HiPPO,
     "plstm": PLSTM,
-    "cornn": CoRNN,
-    "unicornn": UnICORNN,
-    "horn": HORN,
-    "linoss": LinOSS,
     "jordan": Jordan,
     "irnn": IRNN,
     "indrnn": IndRNN,
@@ -155,8 +160,21 @@ MIXERS: dict[str, type[Mixer]] = {
     "elstm": ELSTM,
     "para_gru": ParaGRU,
     "para_lstm": ParaLSTM,
+    "cornn": CoRNN,
+    "unicornn": UnICORNN,
+    "horn": HORN,
+    "linoss": LinOSS,
+    "ctrnn": CTRNN,
+    "ltc": LTC,
+    "cfc": CfC,
+    "conv_lstm": ConvLSTM,
+    "neural_ode": NeuralODE,
+    "ode_rnn": ODERNN,
+    "gru_d": GRUD,
+    "neural_cde": NeuralCDE,
     "wave_rnn": WaveRNN,
     "fernn": FERNN,
     "travelling_waves": TravellingWaves,
     "echo_state": EchoState,
+    "transient_states": TransientStates,
 }
