@@ -60,6 +60,8 @@ class Mixer(nn.Module, abc.ABC):
             ValueError: the clock has another shape than x, or a `dt` that this architecture has no use for, or it has
                 no use for `first`.
         """
+        if first is None and clock is None and state is not None and x.numel():
+            return self.mix(x, state, None)
         if first is not None and not self.shares:
             raise ValueError(f"{type(self).__name__} reads nothing of another layer: it cannot use `first`")
         return self.in_order(self.mix, x, state, clock, *(() if first is None else (first,)))

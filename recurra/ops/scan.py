@@ -2,12 +2,13 @@
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules import module as hooks
 
 from recurra.clock import Clock
 from recurra.ops import (
@@ -27,10 +28,22 @@ from recurra.ops import (
     state_space,
 )
 from recurra.ops.block import chunk as block_chunk, loop as block_loop
-from recurra.ops.cell import loop as cell_loop, native as cell_native, newton as cell_newton, torch as cell_torch
+from recurra.ops.cell import (
+    gpu as cell_gpu,
+    loop as cell_loop,
+    native as cell_native,
+    newton as cell_newton,
+    torch as cell_torch,
+)
 from recurra.ops.conv import chunk as conv_chunk, fft as conv_fft, loop as conv_loop, native as conv_native
-from recurra.ops.delta import chunk as delta_chunk, loop as delta_loop, native as delta_native
-from recurra.ops.diag import chunk as diag_chunk, fft as diag_fft, loop as diag_loop, native as diag_native
+from recurra.ops.delta import chunk as delta_chunk, gpu as delta_gpu, loop as delta_loop, native as delta_native
+from recurra.ops.diag import (
+    chunk as diag_chunk,
+    fft as diag_fft,
+    gpu as diag_gpu,
+    loop as diag_loop,
+    native as diag_native,
+)
 from recurra.ops.dplr import chunk as dplr_chunk, loop as dplr_loop
 from recurra.ops.graph import loop as graph_loop, wavefront as graph_wavefront
 from recurra.ops.grid import loop as grid_loop, wavefront as grid_wavefront
@@ -40,7 +53,7 @@ from recurra.ops.least_squares import (
     native as least_squares_native,
 )
 from recurra.ops.linear_system import chunk as linear_system_chunk, loop as linear_system_loop
-from recurra.ops.outer import chunk as outer_chunk, loop as outer_loop, native as outer_native
+from recurra.ops.outer import chunk as outer_chunk, gpu as outer_gpu, loop as outer_loop, native as outer_native
 from recurra.ops.projection import loop as projection_loop
 from recurra.ops.selective import chunk as selective_chunk, loop as selective_loop, native as selective_native
 from recurra.ops.state_space import chunk as state_space_chunk, loop as state_space_loop
@@ -49,11 +62,11 @@ from recurra.state import each, leaves
 
 # Fastest first; the definition is last and never declines.
 IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
-    diag.Diag: (diag_native, diag_chunk, diag_fft, diag_loop),
-    outer.Outer: (outer_native, outer_chunk, outer_loop),
-    delta.Delta: (delta_native, delta_chunk, delta_loop),
-    delta.LowRank: (delta_native, delta_chunk, delta_loop),
-    cell.Cell: (cell_native, cell_torch, cell_newton, cell_loop),
+    diag.Diag: (diag_native, diag_gpu, diag_chunk, diag_fft, diag_loop),
+    outer.Outer: (outer_native, outer_gpu, outer_chunk, outer_loop),
+    delta.Delta: (delta_native, delta_gpu, delta_chunk, delta_loop),
+    delta.LowRank: (delta_native, delta_gpu, delta_chunk, delta_loop),
+    cell.Cell: (cell_native, cell_torch, cell_gpu, cell_newton, cell_loop),
     conv.ShortConv: (conv_native, conv_fft, conv_chunk, conv_loop),
     least_squares.LeastSquares: (least_squares_native, least_squares_chunk, least_squares_loop),
     selective.Selective: (selective_native, selective_chunk, selective_loop),
@@ -65,6 +78,9 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     grid.Grid: (grid_wavefront, grid_loop),
     graph.Graph: (graph_wavefront, graph_loop),
 }
+
+# Whose kernels widen numbers as they read them.
+NARROW = {diag.Diag: diag_native, outer.Outer: outer_native, delta.Delta: delta_native, delta.LowRank: delta_native}
 
 # Where all is of one of these there is nothing to widen.
 WHOLE = {torch.bool, torch.uint8, torch.int32, torch.int64}
@@ -92,7 +108,10 @@ def use(name: str) -> Iterator[None]:
 
 
 def prepare(record: Any, state: State, clock: Clock | None = None) -> tuple[Any, State]:
-    """The record and state as implementations get them: resets inside, unreal steps stilled, one wide type."""
+    """The record and state as implementations get them: resets inside, unreal steps stilled, one wide type.
+
+    A record of narrow numbers is left as it is where kernels take it so.
+    """
     if clock is not None:
         reset, valid = clock.reset, clock.valid
         record = record._replace(reset=reset if reset is None or valid is None else reset & valid)
@@ -103,8 +122,12 @@ def prepare(record: Any, state: State, clock: Clock | None = None) -> tuple[Any,
         return record, state
     tensors = [x for x in record if isinstance(x, Tensor)]
     real = wide(*tensors, *leaves(state))
+    state = each(lambda x: widen(x, real), state)
+    narrow = NARROW.get(type(record)) if _only.get() in (None, "native") else None
+    if narrow is not None and narrow.declines(record, state) is None:
+        return record, state
     record = type(record)(*(widen(x, real) if isinstance(x, Tensor) else x for x in record))
-    return record, each(lambda x: widen(x, real), state)
+    return record, state
 
 
 def choose(record: Any, state: State) -> ModuleType:
@@ -127,17 +150,51 @@ def choose(record: Any, state: State) -> ModuleType:
     raise ValueError(f"no implementation of {type(record).__name__} will run: {'; '.join(reasons)}")
 
 
+def _quiet() -> bool:
+    """Whether nothing but numbers is wanted: no gradients, no graph, no implementation by its name."""
+    return not torch.is_grad_enabled() and _only.get() is None and not torch.compiler.is_compiling()
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether anyone looks at what goes into a module or comes out of it."""
+    own = module._forward_hooks or module._forward_pre_hooks
+    return bool(own or hooks._global_forward_hooks or hooks._global_forward_pre_hooks)
+
+
 class Scan(nn.Module):
-    """Run a recurrence: `scan(record, state, clock) -> (read, state)`. A module, so that hooks see every record."""
+    """Run a recurrence: `scan(record, state, clock) -> (read, state)`. A module, so that hooks see every record.
+
+    It keeps a plan of the last step without gradients, where the implementation that took it makes one (`plan`, an
+    optional word of a module's): shapes that were thought through once, never a tensor.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plan: Callable[[Any, State], tuple[Tensor, State] | None] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the plan: a copy makes its own."""
+        return {**self.__dict__, "plan": None}
+
+    def __call__(self, record: Any, state: State, clock: Clock | None = None) -> tuple[Tensor, State]:
+        # a planned step is done here: torch's own way from a call to its forward takes as long as the step's arithmetic
+        if self.plan is not None and clock is None and _quiet() and not _hooked(self):
+            done = self.plan(record, state)
+            if done is not None:
+                return done
+        return super().__call__(record, state, clock)
 
     def forward(self, record: Any, state: State, clock: Clock | None = None) -> tuple[Tensor, State]:
         kind = record.output.dtype
+        plans = clock is None and _quiet()
         record, state = prepare(record, state, clock)
-        device = record.output.device.type
+        implementation, device = choose(record, state), record.output.device.type
+        if plans and hasattr(implementation, "plan"):
+            self.plan = implementation.plan(record, state) or self.plan
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             # it would send sums, solves and states that are kept wide through bfloat16
             with torch.autocast(device, enabled=False):
-                read, state = choose(record, state).scan(record, state)
+                read, state = implementation.scan(record, state)
         else:
-            read, state = choose(record, state).scan(record, state)
+            read, state = implementation.scan(record, state)
         return read if read.dtype == kind else read.to(kind), state

@@ -1,11 +1,21 @@
 """A dense cell with its weights. LSTM, GRU and Elman differ in their rule and in nothing that is said here."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from recurra.clock import Clock
 from recurra.ops import Cell, Rule, Scan
 from recurra.shapes import Float, Tensor, wide
+
+
+def part(module: nn.Module, name: str) -> Any:
+    """A module's part, as its attribute would be but sooner.
+
+    torch finds attributes in half a microsecond each; with several, a step of one row would look longer than compute.
+    """
+    return module.__dict__["_modules"][name]
 
 
 class DenseCell(nn.Module):
@@ -24,6 +34,9 @@ class DenseCell(nn.Module):
         ValueError: a size is less than 1.
     """
 
+    params: nn.Parameter | None
+    project: nn.Parameter | None
+
     def __init__(self, rule: Rule, width: int, units: int, *, project: int | None = None) -> None:
         super().__init__()
         for name, size in (("width", width), ("units", units), ("project", project)):
@@ -36,8 +49,9 @@ class DenseCell(nn.Module):
         self.input_weight = nn.Parameter(torch.cat(inputs))
         self.weight = nn.Parameter(torch.stack(recurrent))
         self.bias = nn.Parameter(torch.zeros(gates * units))
-        self.params = nn.Parameter(torch.zeros(rule.params, units)) if rule.params else None
-        self.project = nn.Parameter(nn.init.xavier_uniform_(torch.empty(read, units))) if project else None
+        self.register_parameter("params", nn.Parameter(torch.zeros(rule.params, units)) if rule.params else None)
+        projecting = nn.Parameter(nn.init.xavier_uniform_(torch.empty(read, units))) if project else None
+        self.register_parameter("project", projecting)
         self.scan = Scan()
 
     def initial_state(self, batch: int) -> tuple[Float[Tensor, "B _"], ...]:
@@ -49,7 +63,12 @@ class DenseCell(nn.Module):
     def forward(
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B _"], ...], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T M"], tuple[Float[Tensor, "B _"], ...]]:
-        record = Cell(
-            self.rule, x, self.weight, self.params, self.project, input_weight=self.input_weight, bias=self.bias
-        )
-        return self.scan(record, state, clock)
+        own = self._parameters
+        try:
+            weight, params, project = own["weight"], own["params"], own["project"]
+            entering, bias = own["input_weight"], own["bias"]
+        except KeyError:  # a parametrisation took one away, and answers for it
+            weight, params, project = self.weight, self.params, self.project
+            entering, bias = self.input_weight, self.bias
+        record = Cell(self.rule, x, weight, params, project, None, None, entering, bias)
+        return part(self, "scan")(record, state, clock)

@@ -3,7 +3,7 @@
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops.cell import rules
-from recurra.parts.cell import DenseCell
+from recurra.parts.cell import DenseCell, part
 from recurra.shapes import Float, Tensor
 
 RULES = {"tanh": rules.ELMAN_TANH, "relu": rules.ELMAN_RELU}
@@ -38,4 +38,4 @@ class Elman(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], ...], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
-        return self.cell(x, state, clock)
+        return part(self, "cell")(x, state, clock)

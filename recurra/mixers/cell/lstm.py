@@ -5,7 +5,7 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops.cell import rules
-from recurra.parts.cell import DenseCell
+from recurra.parts.cell import DenseCell, part
 from recurra.shapes import Float, Tensor
 
 
@@ -54,4 +54,4 @@ class LSTM(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B _"], ...], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B _"], ...]]:
-        return self.cell(x, state, clock)
+        return part(self, "cell")(x, state, clock)

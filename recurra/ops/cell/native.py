@@ -16,13 +16,13 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
-from recurra.ops.cell import Cell, Rule, rules, torch as fused
+from recurra.ops.cell import Cell, Rule, rules, step, torch as fused
 from recurra.ops.cell.emit import emit
+from recurra.ops.cell.step import Given
 from recurra.ops.cell.trace import Untraceable
 from recurra.shapes import Float, Tensor
 
 PIECE = 1024  # rows of W x that are made at once
-SHORT = 32  # rows that are too few to pack R for
 CROWD = 48  # rows with which torch's products come to be worth what they cost to begin
 
 # Where torch's fused functions measured faster, on one thread: sequences of this many steps or fewer, in training, and
@@ -121,37 +121,37 @@ def _fits(
     )
 
 
-class _Given(NamedTuple):
-    """What autograd must hear of, and the masks. A diagonal R is among the parameters."""
-
-    x: Tensor  # or the drive itself, where there is no W
-    entering: Tensor | None
-    bias: Tensor | None
-    weight: Tensor | None
-    params: Tensor | None
-    reset: Tensor | None
-    valid: Tensor | None
-
-
 def scan(
     record: Cell, state: tuple[Float[Tensor, "B _"], ...]
 ) -> tuple[Float[Tensor, "B T _"], tuple[Float[Tensor, "B _"], ...]]:
     kernel = _kernel(record.rule)
     assert isinstance(kernel, Kernel)
-    record = record if record.input_weight is not None else record.driven()
+    tracked = native.tracked(record.drive, *record[2:4], *record[-2:], *state)
+    if not tracked and step.few(record.drive):
+        return step.scan(kernel.engine, _given(record), state)
+    given = _given(record if record.input_weight is not None else record.driven())
+    if tracked:
+        read, *last = _Cell.apply(kernel, *given, *state)
+        return read, tuple(last)
+    read, last, _ = _forward(kernel, given, state, keep=False)
+    return read, last
+
+
+def plan(record: Cell, state: tuple[Tensor, ...]) -> step.Plan | None:
+    """What takes steps like this one faster, without gradients; None where nothing does."""
+    kernel = _kernel(record.rule)
+    assert isinstance(kernel, Kernel)
+    return step.plan(record.rule, kernel.engine, _given(record), state) if step.few(record.drive) else None
+
+
+def _given(record: Cell) -> Given:
+    """The kernel's view of a record."""
     rule, x, weight, params, _, reset, valid, entering, bias = record
     if rule.operator == "diagonal":
         assert weight is not None
         params, weight = weight if params is None else torch.cat((params, weight)), None
     reset, valid = (None if mask is None else mask.contiguous() for mask in (reset, valid))
-    given = _Given(x, entering, bias, weight, params, reset, valid)
-    if native.tracked(x, entering, bias, weight, params, *state):
-        read, *last = _Cell.apply(kernel, *given, *state)
-        return read, tuple(last)
-    if entering is not None and x.shape[0] * x.shape[1] <= SHORT:
-        return _short(kernel, given, entering, state)
-    read, last, _ = _forward(kernel, given, state, keep=False)
-    return read, last
+    return Given(x, entering, bias, weight, params, reset, valid)
 
 
 class _Piece(NamedTuple):
@@ -205,7 +205,7 @@ def _strided(x: Tensor | None) -> tuple[Tensor | None, int, int]:
     return (None, 0, 0) if x is None else (x, x.stride(0), x.stride(1))
 
 
-def _masks(given: _Given, piece: _Piece) -> tuple[Tensor | int | None, ...]:
+def _masks(given: Given, piece: _Piece) -> tuple[Tensor | int | None, ...]:
     return piece.of(given.reset), piece.of(given.valid), given.x.shape[1]
 
 
@@ -214,7 +214,7 @@ def _dense(x: Tensor | None) -> Tensor | None:
 
 
 def _forward(
-    kernel: Kernel, given: _Given, state: tuple[Tensor, ...], *, keep: bool
+    kernel: Kernel, given: Given, state: tuple[Tensor, ...], *, keep: bool
 ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
     """Read, last state and, if asked, what backward needs."""
     x, entering, bias, weight, params = given[:5]
@@ -242,27 +242,10 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.mm(x, weight.T) if bias is None else torch.addmm(bias, x, weight.T)
 
 
-def _short(
-    kernel: Kernel, given: _Given, entering: Tensor, state: tuple[Tensor, ...]
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """A few steps."""
-    x, _, bias, weight, params, reset, valid = given
-    (B, T, K), N = x.shape, state[0].shape[1]
-    x, first = native.lines(x), [native.dense(part) for part in state]
-    weights = [None if w is None else native.dense(w) for w in (entering, bias, weight, params)]
-    read, last = x.new_empty((B, T, N)), tuple([torch.empty_like(part) for part in first])
-    heads = 1 if weight is None else weight.shape[1]
-    native.call(
-        kernel.engine, "short", x, x.stride(0), x.stride(1), K, *weights, B, T, heads, N // heads,
-        torch.get_num_threads(), reset, valid, read, *first, *last,
-    )  # fmt: skip
-    return read, last
-
-
 class _Cell(Function):
     @staticmethod
     def forward(ctx: Any, kernel: Kernel, *inputs: Any) -> Any:
-        given = _Given(*inputs[:7])
+        given = Given(*inputs[:7])
         read, last, saved = _forward(kernel, given, inputs[7:], keep=True)
         ctx.kernel, ctx.units = kernel, read.shape[2]
         ctx.save_for_backward(saved, *given)
@@ -273,7 +256,7 @@ class _Cell(Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         saved, *rest = ctx.saved_tensors
-        given, kernel, N = _Given(*rest), ctx.kernel, ctx.units
+        given, kernel, N = Given(*rest), ctx.kernel, ctx.units
         x, entering, _, weight, params = given[:5]
         read_grad, state_grads = native.lines(grad_outputs[0]), [native.owned(g, g) for g in grad_outputs[1:]]
         grads = _Gradients(kernel, N, given, ctx.needs_input_grad[1:])
@@ -295,7 +278,7 @@ class _Cell(Function):
 class _Gradients:
     """Of x, W, b and R: what the gradients of a piece's drive and product add to each."""
 
-    def __init__(self, kernel: Kernel, N: int, given: _Given, wanted: tuple[bool, ...]) -> None:
+    def __init__(self, kernel: Kernel, N: int, given: Given, wanted: tuple[bool, ...]) -> None:
         self.kernel, self.N, self.source, self.by = kernel, N, given.x, given.entering
         self.entering, self.bias, self.weight = (
             None if tensor is None or not needed else torch.zeros(tensor.shape, dtype=tensor.dtype)

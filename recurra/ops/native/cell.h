@@ -313,26 +313,26 @@ typedef struct {
     const REAL *drive; I drive_b, drive_t;
     I B, T, heads, d, threads;
     const REAL *w;                      /* R where it lies */
-    REAL *packed; I pack;               /* room for its panels, 0: none; whether to fill it now */
+    REAL *packed; I pack;               /* room for its panels; whether to fill it now */
     const REAL *param;
     const uint8_t *reset, *valid; I mask_b;
     REAL *y; I y_b, y_t;
     REAL *saved; I saved_b, saved_t;    /* 0: nothing is kept */
-    REAL *hidden;                       /* room for two (B, N), state[0] before and after; 0: is found */
+    REAL *hidden;                       /* room for two (B, N), state[0] before and after */
     const REAL *first[STATES];
     REAL *last[STATES];                 /* may be first */
 } Forward;
 
-static int run(const Forward *f) {
-    REAL *const hidden = f->hidden ? f->hidden : malloc(2 * f->B * f->heads * f->d * sizeof(REAL));
-    if (!hidden) return 1;
+I cell_forward(const Forward *f, I count) {
+    CHECK(f, count)
+    REAL *const hidden = f->hidden;
     const I B = f->B, T = f->T, heads = f->heads, d = f->d, N = heads * d, Z = N + FU;
     I by_rows, by_units;
     int failed = 0;
     Meeting meeting = {0, 0};
     crew(B, T, heads, d, f->threads, &by_rows, &by_units);
 #if GATES
-    if (f->packed && f->pack) pack_forward(heads, d, f->w, f->packed, f->threads);
+    if (f->pack) pack_forward(heads, d, f->w, f->packed, f->threads);
 #endif
 #pragma omp parallel num_threads(by_rows * by_units) if (by_rows * by_units > 1)
     {
@@ -356,8 +356,7 @@ static int run(const Forward *f) {
             for (I c = s.b0; c < s.b1; c += CHUNK) {
                 const I m = least_of(CHUNK, s.b1 - c);
 #if GATES
-                if (f->packed) multiply_forward(m, s.p0, s.p1, heads, d, before + c * N, N, f->packed, z, Z);
-                else multiply_lying(m, s.u0, s.u1, heads, d, before + c * N, N, f->w, z, Z);
+                multiply_forward(m, s.p0, s.p1, heads, d, before + c * N, N, f->packed, z, Z);
 #endif
                 for (I b = c; b < c + m; b++) {
                     const I at = b * N + s.u0, now = b * f->mask_b + t;
@@ -384,53 +383,80 @@ static int run(const Forward *f) {
         free(z);
         flush_off(old);
     }
-    if (!f->hidden) free(hidden);
     return failed;
 }
-I cell_forward(const Forward *f, I n) {
-    CHECK(f, n)
-    return run(f);
-}
 
-/* A few steps with their input projection, W where it lies too: the weights are read once, and nothing else. */
+/* A few steps, with W x + b where W is given: the weights are read once, where they lie, and nothing else. */
 typedef struct {
-    const REAL *x; I x_b, x_t, K;
-    const REAL *input, *bias, *w, *param;
-    I B, T, heads, d, threads;
+    I bytes;                            /* of this struct, as the caller thinks of it */
+    I B, T, heads, d;
+    I K, x_b, x_t;                      /* features of x, which is the drive where there is no W; its strides */
+    I threads;
     const uint8_t *reset, *valid;
-    REAL *y;
-    const REAL *first[STATES];
-    REAL *last[STATES];
+    const REAL *x, *input, *bias, *w, *param, *first[STATES];
+    REAL *y, *last[STATES];
 } Short;
 
-I cell_short(const Short *s, I n) {
-    CHECK(s, n)
-    const I B = s->B, T = s->T, N = s->heads * s->d, rows = DRIVE * N, blocks = ceil_of(rows, 16);
-    REAL *drive = malloc(sizeof(REAL) * B * T * rows);
-    if (!drive) return 1;
-    const I threads = B * T * rows * s->K > 150000 ? least_of(s->threads, blocks) : 1;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        const unsigned old = flush_on();
-        const I team = omp_get_num_threads(), me = omp_get_thread_num();
-        const I r0 = blocks * me / team * 16, r1 = least_of(blocks * (me + 1) / team * 16, rows);
-        for (I t = 0; t < T; t++) {
-            REAL *to = drive + t * B * rows;
-            multiply(B, s->K, s->x + t * s->x_t, s->x_b, s->input, s->K, r0, r1, to, rows);
-            for (I b = 0; s->bias && b < B; b++)
-                for (I r = r0; r < r1; r++) to[b * rows + r] += s->bias[r];
+/* the steps of the units [u0, u1); room: state[0] twice, the drive and R h of all rows, N zeros */
+static void short_steps(const Short *s, I u0, I u1, REAL *room, Meeting *meeting, int team) {
+    const unsigned old = flush_on();
+    const I B = s->B, T = s->T, K = s->K, N = s->heads * s->d, n = u1 - u0, rows = DRIVE * N;
+    REAL *const drive = room + 2 * B * N, *const z = drive + B * rows;
+    const REAL *const zeros = z + B * GATES * N;
+    for (I t = 0; t < T; t++) {
+        const REAL *before = t ? room + t % 2 * B * N : s->first[0], *x = s->x + t * s->x_t;
+        REAL *after = t < T - 1 ? room + (t + 1) % 2 * B * N : s->last[0];
+        for (I g = 0; s->input && g < DRIVE; g++)
+            multiply(B, K, x, s->x_b, s->input + g * N * K, K, u0, u1, drive + g * N, rows);
+        for (I b = 0; s->bias && b < B; b++)
+            for (I g = 0; g < DRIVE; g++) {
+                REAL *to = drive + b * rows + g * N;
+                const REAL *from = s->input ? to : x + b * s->x_b + g * N;
+                for (I u = u0; u < u1; u++) to[u] = from[u] + s->bias[g * N + u];
+            }
+#if GATES
+        multiply_lying(B, u0, u1, s->heads, s->d, before, N, s->w, z, N);
+#endif
+        for (I b = 0; b < B; b++) {
+            const I at = b * N + u0, now = b * T + t;
+            const int begins = s->reset && s->reset[now], rests = s->valid && !s->valid[now];
+            const REAL *in[STATES];
+            REAL *out[STATES], *y = s->y + now * N + u0, *recur = z + b * GATES * N + u0;
+            for (I i = 0; i < STATES; i++) {
+                in[i] = begins ? zeros : (i ? (t ? s->last[i] : s->first[i]) : before) + at;
+                out[i] = (i ? s->last[i] : after) + at;
+            }
+            if (rests) {
+                for (I i = 0; i < STATES; i++) if (out[i] != in[i]) memcpy(out[i], in[i], n * sizeof(REAL));
+                memset(y, 0, n * sizeof(REAL));
+                continue;
+            }
+            for (I g = 0; begins && g < GATES; g++) memset(recur + g * N, 0, n * sizeof(REAL));
+            const REAL *from = s->input || s->bias ? drive + b * rows + u0 : x + b * s->x_b + u0;
+            rule_step(n, N, N, from, recur, s->param + u0, in, out, y);
         }
-        flush_off(old);
+        if (team > 1 && t < T - 1) meet(meeting, team);
     }
-    Forward f = {
-        .drive = drive, .drive_b = rows, .drive_t = B * rows, .B = B, .T = T, .heads = s->heads, .d = s->d,
-        .threads = s->threads, .w = s->w, .param = s->param, .reset = s->reset, .valid = s->valid, .mask_b = T,
-        .y = s->y, .y_b = T * N, .y_t = N,
-    };
-    for (I i = 0; i < STATES; i++) f.first[i] = s->first[i], f.last[i] = s->last[i];
-    const int failed = run(&f);
-    free(drive);
-    return failed;
+    flush_off(old);
+}
+I cell_short(const Short *s) {
+    if (s->bytes != (I)sizeof(*s)) return 2;
+    const I B = s->B, N = s->heads * s->d, blocks = ceil_of(N, W), used = N * (2 * B + B * (DRIVE + GATES));
+    const I work = B * N * (DRIVE * (s->input ? s->K : 1) + GATES * s->d);
+    const I threads = work > 300000 ? least_of(s->threads, blocks) : 1;
+    Meeting meeting = {0, 0};
+    REAL *room = malloc((used + N) * sizeof(REAL));
+    if (!room) return 1;
+    if (s->reset) memset(room + used, 0, N * sizeof(REAL));
+    if (threads == 1) short_steps(s, 0, N, room, &meeting, 1);
+    else
+#pragma omp parallel num_threads(threads)
+    {
+        const I team = omp_get_num_threads(), me = omp_get_thread_num();
+        short_steps(s, blocks * me / team * W, least_of(blocks * (me + 1) / team * W, N), room, &meeting, team);
+    }
+    free(room);
+    return 0;
 }
 
 /* g: the gradients of the last states on entry and of the first on return, each (B, N).  g_param is (B, PARAMS, N),
