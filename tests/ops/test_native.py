@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from recurra.ops import LOG_SUM, MAX_PLUS, MIN_MAX, SUM, Delta, Diag, LowRank, Outer, Selective, ShortConv, native
-from recurra.ops.scan import IMPLEMENTATIONS, name_of, prepare
+from recurra.ops import LOG_SUM, MAX_PLUS, MIN_MAX, SUM, Delta, Diag, LowRank, Outer, Scan, Selective, ShortConv, native
+from recurra.ops.scan import IMPLEMENTATIONS, name_of, prepare, use
 from recurra.shapes import Tensor
 
 needs_compiler = pytest.mark.skipif(native.available() is not None, reason=str(native.available()))
@@ -206,6 +206,72 @@ def test_a_single_step(name, dtype, reset):
     _same(_run("native", record, state)[:2], got, 1e-12 if got[0].dtype.itemsize > 4 else 3e-6)
 
 
+NARROW = {
+    **{f"diag-{r.name}": lambda r=r: _diag(r, 2, 37, 21) for r in (SUM, MIN_MAX, MAX_PLUS, LOG_SUM)},
+    "diag-constant": lambda: _diag(SUM, 2, 37, 21, constant=True),
+    "diag-few": lambda: _diag(SUM, 1, 37, 16),
+    **{f"outer-{g}": lambda g=g: _matrix(Outer, 2, 37, 2, 20, 33, g) for g in ("none", "head", "key")},
+    "outer-bonus": lambda: _matrix(Outer, 2, 37, 2, 20, 33, before=True, bonus=_normal(2, 20)),
+    **{f"delta-{g}": lambda g=g: _matrix(Delta, 2, 37, 2, 20, 33, g) for g in ("none", "head", "key")},
+    **{f"low-rank-{g}": lambda g=g: _matrix(LowRank, 2, 37, 2, 20, 33, g) for g in ("head", "key")},
+    "diag-step": lambda: _diag(SUM, 3, 1, 37),
+    "outer-step": lambda: _matrix(Outer, 3, 1, 2, 20, 70, "key"),
+    "delta-step": lambda: _matrix(Delta, 3, 1, 2, 20, 70, "head"),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("mixed", [False, True], ids=["all", "mixed"])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", NARROW)
+def test_narrow_numbers_are_read_as_they_are(name, kind, mixed):
+    """Error against float64 at most twice the loop's, which gets everything widened; `mixed`: the decay is float32."""
+    ours, loops, sizes = [], [], []
+    for _ in range(3):
+        record, state = NARROW[name]()
+        decays = ("decay", "log_decay", "bonus")
+        record = type(record)(*(
+            x if not _float(x) else x.float() if mixed and field in decays else x.to(kind)
+            for field, x in zip(record._fields, record, strict=True)
+        ))  # fmt: skip
+        record, state = _resets(record, 0.1), state.float()
+        assert prepare(record, state)[0] is record, "it is widened before a kernel sees it"
+        double = type(record)(*(x.double() if _float(x) else x for x in record))
+        truth = _through("loop", double, state.double())
+        sizes.append([float(x.abs().max()) for x in truth])
+        for into, implementation in ((ours, "native"), (loops, "loop")):
+            got = _through(implementation, record, state)
+            into.append([float((x - y).abs().max()) for x, y in zip(got, truth, strict=True)])
+    for mine, theirs, size in zip(*(zip(*x, strict=True) for x in (ours, loops, sizes)), strict=True):
+        assert max(mine) <= 2 * max(theirs) + torch.finfo(torch.float32).eps * max(*size, 1), (mine, theirs)
+
+
+def _through(name, record, state):
+    """Read, last state and gradients, through the door that all mixers use."""
+    leaf = [x.detach().requires_grad_() if _float(x) else x for x in record]
+    state = state.detach().requires_grad_()
+    with use(name):
+        read, last = Scan()(type(record)(*leaf), state)
+    torch.manual_seed(1)
+    # numbers that every type has
+    total = sum((x * torch.randint(-4, 5, x.shape).to(x.dtype)).double().sum() for x in (read, last))
+    wanted = [*(x for x in leaf if _float(x)), state]
+    return [x.detach().double() for x in (read, last, *torch.autograd.grad(total, wanted))]
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["outer", "delta", "low-rank"])
+def test_values_shared_out_among_threads_are_the_same_bits(name, two_threads):
+    """One row and one head: the columns of values are divided."""
+    kind = {"outer": Outer, "delta": Delta, "low-rank": LowRank}[name]
+    record, state = _matrix(kind, 1, 900, 1, 32, 72, "head", dtype=torch.float32)
+    want = _run("native", record, state, gradients=False)
+    for threads in (2, 3):
+        two_threads(threads)
+        for x, y in zip(_run("native", record, state, gradients=False), want, strict=True):
+            assert torch.equal(x, y)
+
+
 @needs_compiler
 def test_layouts_of_users_are_read_in_place_or_copied():
     """Slices of one projection, keys shared by heads, conjugates and negatives that torch only promises."""
@@ -284,6 +350,8 @@ def test_what_no_kernel_takes_is_declined_with_its_reason():
     module = IMPLEMENTATIONS[Diag][0]
     half = Diag(record.decay.half(), record.drive.half())
     assert "float16" in module.declines(half, state.half())
+    assert "float16" in module.declines(half, state)
+    assert module.declines(half, state.float()) is None
     assert "float" in module.declines(record._replace(decay=record.decay.float()), state)
     assert "meta" in module.declines(Diag(*(x.to("meta") for x in record[:2])), state.to("meta"))
     assert "ring" in module.declines(record._replace(ring=SUM._replace(name="mine")), state)

@@ -1,4 +1,8 @@
-"""`Diag` in C: one pass over memory, in time. Costs reading a and b once and writing h once, forward and backward."""
+"""`Diag` in C: one pass over memory, in time. Costs reading a and b once and writing h once, forward and backward.
+
+Narrow numbers are widened as they are read. Where gradients follow h is also kept wide: rounded, it would be another h,
+and over an order the gradient might go another way.
+"""
 
 from typing import Any
 
@@ -29,14 +33,14 @@ def declines(record: Diag, state: Tensor) -> str | None:
         return "decay, drive and state must be all real or all complex"
     if True in kinds and ring is not SUM:
         return f"the ring {ring.name} needs an order, which complex numbers have not"
-    return native.declines("diag", decay, drive, state)
+    return native.declines("diag", state, narrow=(decay, drive))
 
 
 def scan(record: Diag, state: Inexact[Tensor, "B *F"]) -> tuple[Inexact[Tensor, "B T *F"], Inexact[Tensor, "B *F"]]:
     decay, drive, ring, reset = record
     kind = COMPLEX if drive.is_complex() else RINGS[ring]
     inputs = (decay, drive, state, None if reset is None else reset.contiguous(), kind)
-    return _Diag.apply(*inputs) if native.tracked(decay, drive, state) else _forward(*inputs)
+    return _Diag.apply(*inputs) if native.tracked(decay, drive, state) else _forward(False, *inputs)[:2]
 
 
 def _flat(x: Tensor, axes: int) -> Tensor:
@@ -50,26 +54,38 @@ def _fields(
 ) -> tuple[Tensor | int | None, ...]:
     """The struct `Diag` of the C source."""
     constant = decay.ndim < drive.ndim
-    a = (_flat(decay, 0), 0, 0, 0) if constant else native.rows(_flat(decay, 2))
-    b = _flat(drive, 2)
-    return (*a, *native.rows(b), reset, first, *b.shape, kind, int(constant), int(drive.nbytes > AROUND))
+    flat = _flat(drive, 2)
+    # strides of zero: a constant decay is the same along batch and time
+    a = native.typed(_flat(decay, 0).expand(flat.shape) if constant else _flat(decay, 2))
+    around = int(drive.numel() * first.element_size() > AROUND)
+    return (*a, *native.typed(flat), reset, first, *flat.shape, kind, int(constant), around)
+
+
+def _out(x: Tensor | None) -> tuple[Tensor | int | None, ...]:
+    """The struct `Out` of the C source."""
+    return x, 0 if x is None else native.NARROW.get(x.dtype, 0)
 
 
 def _forward(
-    decay: Tensor, drive: Tensor, state: Tensor, reset: Bool[Tensor, "B T"] | None, kind: int
-) -> tuple[Tensor, Tensor]:
-    first = native.dense(state)
+    keep: bool, decay: Tensor, drive: Tensor, state: Tensor, reset: Bool[Tensor, "B T"] | None, kind: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Read, last state and, if asked to `keep` it, the read in the state's type."""
+    first, narrow = native.dense(state), drive.dtype in native.NARROW
     last, read = torch.empty_like(first), torch.empty(drive.shape, dtype=drive.dtype)
-    native.call("diag", "forward", *_fields(decay, drive, first, reset, kind), last, read, torch.get_num_threads())
-    return read, last
+    whole = read if not narrow else torch.empty(drive.shape, dtype=first.dtype) if keep else None
+    native.call(
+        "diag", "forward", *_fields(decay, drive, first, reset, kind), last, whole, *_out(read if narrow else None),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return read, last, whole
 
 
 class _Diag(Function):
     @staticmethod
     def forward(ctx: Any, decay: Tensor, drive: Tensor, state: Tensor, reset: Tensor | None, kind: int) -> Any:
-        read, last = _forward(decay, drive, state, reset, kind)
-        # over sums no gradient needs b: only its shape is asked for
-        ctx.save_for_backward(decay, drive if kind > COMPLEX else read, state, reset, read)
+        read, last, whole = _forward(True, decay, drive, state, reset, kind)
+        # over sums no gradient needs b: only its shape and type are asked for
+        ctx.save_for_backward(decay, drive if kind > COMPLEX else read, state, reset, whole)
         ctx.kind = kind
         ctx.set_materialize_grads(False)
         return read, last
@@ -78,18 +94,19 @@ class _Diag(Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         read_grad, last_grad = grad_outputs
-        decay, drive, state, reset, read = ctx.saved_tensors
+        decay, drive, state, reset, whole = ctx.saved_tensors
         first = native.dense(state)
-        read_grad = native.given(read_grad, read)
+        read_grad = torch.zeros(drive.shape, dtype=drive.dtype) if read_grad is None else native.dense(read_grad)
         state_grad = native.owned(last_grad, first)
-        if decay.ndim < drive.ndim:
-            decay_grad = torch.zeros((len(drive), *decay.shape), dtype=decay.dtype)
+        constant = decay.ndim < drive.ndim
+        if constant:
+            decay_grad = torch.zeros((len(drive), *decay.shape), dtype=first.dtype)
         else:
             decay_grad = torch.empty(decay.shape, dtype=decay.dtype)
         drive_grad = torch.empty(drive.shape, dtype=drive.dtype)
         native.call(
-            "diag", "backward", *_fields(decay, drive, first, reset, ctx.kind), read, read_grad, state_grad,
-            decay_grad, drive_grad, torch.get_num_threads(),
+            "diag", "backward", *_fields(decay, drive, first, reset, ctx.kind), whole, *_out(read_grad), state_grad,
+            *_out(decay_grad), *_out(drive_grad), torch.get_num_threads(),
         )  # fmt: skip
-        decay_grad = decay_grad.sum(0) if decay.ndim < drive.ndim else decay_grad
+        decay_grad = decay_grad.sum(0).to(decay.dtype) if constant else decay_grad
         return decay_grad, drive_grad, state_grad, None, None

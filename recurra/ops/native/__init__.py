@@ -252,7 +252,7 @@ def typed(x: Tensor | None) -> tuple[Tensor | int | None, ...]:
 def memory(
     tensors: Sequence[Tensor | None], log_decay: Tensor | None, first: Tensor, reset: Tensor | None
 ) -> tuple[Tensor | int | None, ...]:
-    """The fields that matrix memories share: the tensors (the query first, the value third), then the struct `Shape`."""
+    """The fields that matrix memories share: tensors (the query first, the value third), then the struct `Shape`."""
     query, value = tensors[0], tensors[2]
     assert query is not None and value is not None
     width = 0 if log_decay is None else 1 if log_decay.ndim == 3 else query.shape[-1]

@@ -175,6 +175,8 @@ static void scalar_back(Panels *p, Piece c, const REAL *s, REAL *ds, At dg) {
     product(p->gk, lk, p->gk, 0, p->GL, 1, W, p->p, lk, n, n, lk / W);
     product(ds, lv, ds, p->whole, p->q, 1, lk, p->of, lv, lk, n, lv / W);
     product(ds, lv, ds, 0, p->p, 1, lk, p->yf, lv, lk, n, lv / W);
+    /* of a step alone it is S . dS: one sum, where the parts of a longer chunk's cancel */
+    if (dg.x && n == 1) set(dg, 0, dot(s, ds, lk * lv));
 }
 static void key_back(Panels *p, Piece c, const REAL *s, REAL *ds, I wanted) {
     const I n = c.n, lk = p->lk, lv = p->lv;

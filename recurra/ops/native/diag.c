@@ -4,10 +4,11 @@
  * in L1. Large results are written around the cache (no read for ownership), small ones into it. When B rows are too
  * few for the threads, features are split, then time: each block of time but the last is first reduced to one map. */
 #include "common.h"
+#include <omp.h>
 enum { SUM, COMPLEX, MIN_MAX, MAX_PLUS, LOG_SUM };
 
 typedef struct {
-    Rows a /* strides zero along an axis where it is the same */, b;
+    Typed a /* strides zero along an axis where it is the same */, b;
     const uint8_t *reset;
     const REAL *first;
     I B, T, D, ring, constant, around;
@@ -52,15 +53,30 @@ INLINE vec one(int ring) {
     return all(ring == SUM ? 1 : ring == MIN_MAX ? INFINITY : 0);
 }
 
+/* a result (B, T, D) */
+typedef struct { void *x; I type; } Out;
+
 /* a task: steps from..to of features lo..hi of row b */
 typedef struct { I b, from, to, lo, hi; const uint8_t *reset; } Piece;
 
-/* walk a piece; h is the state row, in and out */
-INLINE void walk(int ring, int around, const Diag *z, Piece p, REAL *h, REAL *out) {
+/* numbers lo..hi of a row: where they lie, or copied wide into `space` */
+static __attribute__((noinline)) const REAL *widen(At x, I lo, I hi, REAL *space) {
+    for (I c = lo; c < hi; c += W) put_some(space + c, load_some(plus_columns(x, c).x, x.type, hi - c), hi - c);
+    return space;
+}
+INLINE const REAL *wide(At x, I lo, I hi, REAL *space) { return x.type == WIDE ? (const REAL *)x.x : widen(x, lo, hi, space); }
+/* and back: nothing is done where they were written in place */
+static __attribute__((noinline)) void narrow(At x, I lo, I hi, const REAL *space) {
+    for (I c = lo; x.type != WIDE && c < hi; c += W) store_some(plus_columns(x, c).x, x.type, get_some(space + c, hi - c), hi - c);
+}
+INLINE At step_of(Out x, const Diag *z, I b, I t) { return (At){(char *)x.x + (b * z->T + t) * z->D * bytes(x.type), z->D, x.type}; }
+
+/* walk a piece; h is the state row, in and out. `read` is narrow; `out` is not, and is there where a backward will need it. */
+INLINE void walk(int ring, int around, const Diag *z, Piece p, REAL *h, REAL *out, Out read, REAL *space) {
     I D = z->D, hi = p.hi, whole = p.lo + (hi - p.lo) / W * W;
     for (I t = p.from; t < p.to; t++) {
-        const REAL *a = row(z->a, p.b, t, 0), *b = row(z->b, p.b, t, 0);
-        REAL *o = out + (p.b * z->T + t) * D;
+        const REAL *a = wide(at(z->a, p.b, t, 0), p.lo, hi, space), *b = wide(at(z->b, p.b, t, 0), p.lo, hi, space + up(D));
+        REAL *o = out ? out + (p.b * z->T + t) * D : space + 2 * up(D);
         if (p.reset && p.reset[t]) for (I c = p.lo; c < hi; c++) h[c] = start(ring);
         for (I c = p.lo; c < whole; c += W) {
             vec x = apply(ring, get(a + c), get(h + c), get(b + c));
@@ -72,7 +88,23 @@ INLINE void walk(int ring, int around, const Diag *z, Piece p, REAL *h, REAL *ou
             vec x = apply(ring, get_some(a + whole, some), get_some(h + whole, some), get_some(b + whole, some));
             put_some(h + whole, x, some), put_some(o + whole, x, some);
         }
+        if (read.x) narrow(step_of(read, z, p.b, t), p.lo, hi, h);
     }
+}
+/* few features of a sum, all wide: the state stays in registers, which a chain through memory is several times slower than */
+INLINE void walk_few(const int U, int around, const Diag *z, Piece p, REAL *h, REAL *out) {
+    vec s[4];
+    UNROLL for (int u = 0; u < U; u++) s[u] = get(h + p.lo + u * W);
+    for (I t = p.from; t < p.to; t++) {
+        const REAL *a = (const REAL *)at(z->a, p.b, t, 0).x + p.lo, *b = (const REAL *)at(z->b, p.b, t, 0).x + p.lo;
+        REAL *o = out + (p.b * z->T + t) * z->D + p.lo;
+        const int fresh = p.reset && p.reset[t];
+        UNROLL for (int u = 0; u < U; u++) {
+            s[u] = apply(SUM, get(a + u * W), fresh ? (vec){} : s[u], get(b + u * W));
+            if (around) stream(o + u * W, s[u]); else put(o + u * W, s[u]);
+        }
+    }
+    UNROLL for (int u = 0; u < U; u++) put(h + p.lo + u * W, s[u]);
 }
 /* the map of a piece, h -> m (x) h (+) e; after a reset e alone counts */
 INLINE void reduce(int ring, const Diag *z, Piece p, REAL *m, REAL *e) {
@@ -80,7 +112,9 @@ INLINE void reduce(int ring, const Diag *z, Piece p, REAL *m, REAL *e) {
         I some = p.hi - c;
         vec x = one(ring), y = zero(ring);
         for (I t = p.from; t < p.to; t++) {
-            vec a = get_some(row(z->a, p.b, t, 0) + c, some), b = get_some(row(z->b, p.b, t, 0) + c, some);
+            REAL space[2 * W];
+            vec a = get_some(wide(plus_columns(at(z->a, p.b, t, 0), c), 0, some, space), some);
+            vec b = get_some(wide(plus_columns(at(z->b, p.b, t, 0), c), 0, some, space + W), some);
             if (p.reset && p.reset[t]) y = all(start(ring));
             y = apply(ring, a, y, b), x = times(ring, a, x);
         }
@@ -92,8 +126,11 @@ INLINE void reduce(int ring, const Diag *z, Piece p, REAL *m, REAL *e) {
 #define EACH(RUN) switch (z->ring) { case SUM: RUN(SUM); break; case COMPLEX: RUN(COMPLEX); break; \
     case MIN_MAX: RUN(MIN_MAX); break; case MAX_PLUS: RUN(MAX_PLUS); break; default: RUN(LOG_SUM); }
 
-static void walk_any(const Diag *z, int around, Piece p, REAL *h, REAL *out) {
-    #define RUN(ring) if (around) walk(ring, 1, z, p, h, out); else walk(ring, 0, z, p, h, out)
+static void walk_any(const Diag *z, int around, Piece p, REAL *h, REAL *out, Out read, REAL *space) {
+    I few = z->ring == SUM && z->a.type == WIDE && z->b.type == WIDE ? p.hi - p.lo : 0;
+    if (few == W) { if (around) walk_few(1, 1, z, p, h, out); else walk_few(1, 0, z, p, h, out); return; }
+    if (few == 4 * W) { if (around) walk_few(4, 1, z, p, h, out); else walk_few(4, 0, z, p, h, out); return; }
+    #define RUN(ring) if (around) walk(ring, 1, z, p, h, out, read, space); else walk(ring, 0, z, p, h, out, read, space)
     EACH(RUN)
     #undef RUN
 }
@@ -125,12 +162,14 @@ static Piece piece(const Diag *z, I task, I across, I wide, I blocks) {
                    z->reset ? z->reset + b * z->T : 0};
 }
 
-typedef struct { Diag z; REAL *last, *out; I threads; } Forward;
+/* out: what a backward needs, NULL where none follows and `read` is narrow; read: NULL where it is `out` */
+typedef struct { Diag z; REAL *last, *out; Out read; I threads; } Forward;
 
 /* few rows of few features: the blocks of a row become maps, the maps give each block its first state, all walk */
-static I split(const Diag *z, I blocks, I across, I wide, int around, REAL *last, REAL *out, I threads) {
+static I split(const Forward *f, I blocks, I across, I wide, int around, I threads) {
+    const Diag *z = &f->z;
     I D = z->D, n = z->B * blocks;
-    REAL *m = malloc(3 * n * D * sizeof(REAL)), *e = m + n * D, *h = e + n * D;
+    REAL *m = malloc((3 * n * D + 3 * threads * up(D)) * sizeof(REAL)), *e = m + n * D, *h = e + n * D, *spaces = h + n * D;
     if (!m) return 1;
     #pragma omp parallel num_threads(threads)
     {
@@ -151,8 +190,8 @@ static I split(const Diag *z, I blocks, I across, I wide, int around, REAL *last
         for (I task = 0; task < n * across; task++) {
             I r = task / across;
             Piece p = piece(z, task, across, wide, blocks);
-            walk_any(z, around, p, h + r * D, out);
-            if (r % blocks == blocks - 1) memcpy(last + p.b * D + p.lo, h + r * D + p.lo, (p.hi - p.lo) * sizeof(REAL));
+            walk_any(z, around, p, h + r * D, f->out, f->read, spaces + omp_get_thread_num() * 3 * up(D));
+            if (r % blocks == blocks - 1) memcpy(f->last + p.b * D + p.lo, h + r * D + p.lo, (p.hi - p.lo) * sizeof(REAL));
         }
         flush_off(old);
     }
@@ -166,26 +205,30 @@ I diag_forward(const Forward *f, I n) {
     I B = z->B, T = z->T, D = z->D, threads = enough(B * T * D, f->threads);
     I wide = width(B, D, threads), across = (D + wide - 1) / wide;
     I blocks = B * across >= threads || T < 256 ? 1 : threads / (B * across);
-    int around = z->around && D % W == 0 && (uintptr_t)f->out % 64 == 0;
-    if (blocks > 1) return split(z, blocks, across, wide, around, f->last, f->out, threads);
+    int around = f->out && z->around && D % W == 0 && (uintptr_t)f->out % 64 == 0, failed = 0;
+    if (blocks > 1) return split(f, blocks, across, wide, around, threads);
     #pragma omp parallel num_threads(threads)
     {
         unsigned old = flush_on();
+        REAL *space = z->a.type || z->b.type ? malloc(3 * up(D) * sizeof(REAL)) : f->last;
+        if (!space) failed = 1;
         #pragma omp for schedule(dynamic)
         for (I task = 0; task < B * across; task++) {
+            if (!space) continue;
             Piece p = piece(z, task, across, wide, 1);
             REAL *h = f->last + p.b * D;
             memcpy(h + p.lo, z->first + p.b * D + p.lo, (p.hi - p.lo) * sizeof(REAL));
-            walk_any(z, around, p, h, f->out);
+            walk_any(z, around, p, h, f->out, f->read, space);
         }
+        if (space != f->last) free(space);
         flush_off(old);
     }
-    return 0;
+    return failed;
 }
 
-/* dh: gradient of the last state in, of the first out. da is B T D, or B D (zeros in, to be summed) where a is
+/* dh: gradient of the last state in, of the first out. da is B T D, or B D (zeros in, to be summed, REAL) where a is
  * constant in time. */
-typedef struct { Diag z; const REAL *out, *dy; REAL *dh, *da, *db; I threads; } Backward;
+typedef struct { Diag z; const REAL *out; Out dy; REAL *dh; Out da, db; I threads; } Backward;
 
 /* half where two that are compared are equal, as torch has it */
 INLINE vec share(vec x, vec y) { return SELECT(x > y, all(1), SELECT(x == y, all((REAL)0.5), (vec){})); }
@@ -204,27 +247,33 @@ INLINE vec shares(int ring, vec g, vec a, vec h, vec b, vec *ga, vec *gb) {
     *ga = ring == MIN_MAX ? up * share(h, a) : up;
     return ring == MIN_MAX ? up - *ga : up;
 }
-INLINE void back(int ring, int around, const Backward *f, Piece p, REAL *part /* D zeros */) {
+INLINE void back(int ring, int around, const Backward *f, Piece p, REAL *part /* D zeros, then room */) {
     const Diag *z = &f->z;
-    I D = z->D, T = z->T;
-    REAL *l = f->dh + p.b * D, *da = f->da + p.b * (z->constant ? 1 : T) * D, *db = f->db + p.b * T * D;
-    const REAL *out = f->out + p.b * T * D, *dy = f->dy + p.b * T * D;
+    I D = z->D, T = z->T, ld = up(D);
+    REAL *l = f->dh + p.b * D, *sum = (REAL *)f->da.x + p.b * D;
+    const REAL *out = f->out + p.b * T * D;
     for (I t = T - 1; t >= 0; t--) {
-        const REAL *a = row(z->a, p.b, t, 0), *b = row(z->b, p.b, t, 0), *before = t ? out + (t - 1) * D : z->first + p.b * D;
+        const REAL *a = wide(at(z->a, p.b, t, 0), p.lo, p.hi, part + ld), *b = 0, *before = t ? out + (t - 1) * D : z->first + p.b * D;
+        if (ring > COMPLEX) b = wide(at(z->b, p.b, t, 0), p.lo, p.hi, part + 2 * ld);
+        const REAL *dy = wide(step_of(f->dy, z, p.b, t), p.lo, p.hi, part + 3 * ld);
+        At to_a = step_of(f->da, z, p.b, t), to_b = step_of(f->db, z, p.b, t);
+        REAL *da = to_a.type ? part + 4 * ld : (REAL *)to_a.x, *db = to_b.type ? part + 5 * ld : (REAL *)to_b.x;
         int fresh = p.reset && p.reset[t];
         for (I c = p.lo; c < p.hi; c += W) {
-            I some = p.hi - c, i = t * D + c;
+            I some = p.hi - c;
             vec h = fresh ? all(start(ring)) : get_some(before + c, some), ga, gb;
-            vec next = shares(ring, get_some(dy + i, some) + get_some(l + c, some), get_some(a + c, some), h,
+            vec next = shares(ring, get_some(dy + c, some) + get_some(l + c, some), get_some(a + c, some), h,
                               ring <= COMPLEX ? (vec){} : get_some(b + c, some), &ga, &gb);
             put_some(l + c, fresh ? (vec){} : next, some);
-            if (around) stream(db + i, gb); else put_some(db + i, gb, some);
+            if (around) stream(db + c, gb); else put_some(db + c, gb, some);
             if (z->constant) put_some(part + c, get_some(part + c, some) + ga, some);
-            else if (around) stream(da + i, ga);
-            else put_some(da + i, ga, some);
+            else if (around) stream(da + c, ga);
+            else put_some(da + c, ga, some);
         }
+        if (!z->constant) narrow(to_a, p.lo, p.hi, da);
+        narrow(to_b, p.lo, p.hi, db);
         /* a long sum in two levels */
-        for (I c = p.lo; z->constant && t % 64 == 0 && c < p.hi; c++) da[c] += part[c], part[c] = 0;
+        for (I c = p.lo; z->constant && t % 64 == 0 && c < p.hi; c++) sum[c] += part[c], part[c] = 0;
     }
 }
 static void back_any(const Backward *f, int around, Piece p, REAL *part) {
@@ -237,11 +286,11 @@ I diag_backward(const Backward *f, I n) {
     CHECK(f, n)
     const Diag *z = &f->z;
     I B = z->B, D = z->D, threads = enough(B * z->T * D, f->threads), wide = width(B, D, threads), across = (D + wide - 1) / wide;
-    int around = z->around && D % W == 0 && ((uintptr_t)f->da | (uintptr_t)f->db) % 64 == 0, failed = 0;
+    int around = z->around && D % W == 0 && !f->da.type && !f->db.type && ((uintptr_t)f->da.x | (uintptr_t)f->db.x) % 64 == 0, failed = 0;
     #pragma omp parallel num_threads(threads)
     {
         unsigned old = flush_on();
-        REAL *part = calloc(D, sizeof(REAL));
+        REAL *part = calloc(6 * up(D), sizeof(REAL));
         if (!part) failed = 1;
         #pragma omp for schedule(dynamic)
         for (I task = 0; task < B * across; task++)
