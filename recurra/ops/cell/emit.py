@@ -40,7 +40,7 @@ def emit(rule: Rule) -> Emitted:
         Untraceable: the rule has no trace.
     """
     traced, product = trace(rule), rule.operator == "dense"
-    saved = _saved(traced, product)
+    saved = fewest(traced, product)
     ins, outs = traced.inputs, traced.outputs
     shared = not product or outs["g_drive"] == outs["g_recur"]
 
@@ -71,7 +71,7 @@ def _rows(array: str, nodes: Nodes | list, stride: str = "N") -> dict[int, str]:
     return {x: f"{array}[{i} * {stride} + u]" for i, x in enumerate(nodes)}
 
 
-def _saved(traced: Traced, product: bool) -> list[int]:
+def fewest(traced: Traced, product: bool) -> list[int]:
     """The fewest vectors from which backward can start; state[0] comes first if R's gradient needs it."""
     (head, *_), tangents = traced.inputs["state"], {*traced.inputs["g_read"], *traced.inputs["g_state"]}
     ends = [x for name, group in traced.outputs.items() if name.startswith("g_") for x in group]
