@@ -22,7 +22,7 @@ def _pairs():
     for name, make in RECORDS.items():
         record, _ = make(3, torch.float64)
         for implementation in IMPLEMENTATIONS[type(record)][:-1]:
-            # a Fourier transform knows neither resets nor decays that change: test_fft.py; kernels for a GPU: test_gpu.py
+            # a Fourier transform knows neither resets nor changing decays: test_fft.py; kernels for a GPU: test_gpu.py
             if name_of(implementation) in ("fft", "gpu") or (name_of(implementation) == "torch" and name not in FUSED):
                 continue
             if name_of(implementation) == "newton" and name not in SIDE_BY_SIDE:
