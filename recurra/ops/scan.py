@@ -155,12 +155,6 @@ def _quiet() -> bool:
     return not torch.is_grad_enabled() and _only.get() is None and not torch.compiler.is_compiling()
 
 
-def _hooked(module: nn.Module) -> bool:
-    """Whether anyone looks at what goes into a module or comes out of it."""
-    own = module._forward_hooks or module._forward_pre_hooks
-    return bool(own or hooks._global_forward_hooks or hooks._global_forward_pre_hooks)
-
-
 class Scan(nn.Module):
     """Run a recurrence: `scan(record, state, clock) -> (read, state)`. A module, so that hooks see every record.
 
@@ -178,10 +172,13 @@ class Scan(nn.Module):
 
     def __call__(self, record: Any, state: State, clock: Clock | None = None) -> tuple[Tensor, State]:
         # a planned step is done here: torch's own way from a call to its forward takes as long as the step's arithmetic
-        if self.plan is not None and clock is None and _quiet() and not _hooked(self):
-            done = self.plan(record, state)
-            if done is not None:
-                return done
+        plan = self.plan
+        if plan is not None and clock is None and _quiet():
+            own = self._forward_hooks or self._forward_pre_hooks
+            if not (own or hooks._global_forward_hooks or hooks._global_forward_pre_hooks):
+                done = plan(record, state)
+                if done is not None:
+                    return done
         return super().__call__(record, state, clock)
 
     def forward(self, record: Any, state: State, clock: Clock | None = None) -> tuple[Tensor, State]:
