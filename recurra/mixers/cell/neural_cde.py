@@ -92,19 +92,23 @@ def _step(
     width, channels = h.shape[-1], last.shape[-1]
     start, point, time = drive[0].split([width, channels, 1], -1)
     columns = [width, channels * width, width]
-    inner, outer, clockwork = zip(*(part.split(columns, -1) for part in both.split([width, 1])), strict=True)
-    flowed = solve(how, lambda h: _layer(_layer(h, inner), clockwork), h, time)
+    (inner, outer, clockwork), biases = (part.split(columns, -1) for part in both.split([width, 1]))
+    inner_bias, outer_bias, clockwork_bias = biases
     flowed = solve(
-        how, lambda h, move: _along(_layer(_layer(h, inner), outer), move), flowed, torch.ones_like(time), point - last
+        how,
+        lambda h: torch.addmm(clockwork_bias, torch.addmm(inner_bias, h, inner).tanh(), clockwork).tanh(),
+        h,
+        time,
+    )
+    flowed = solve(
+        how,
+        lambda h, move: _along(torch.addmm(outer_bias, torch.addmm(inner_bias, h, inner).tanh(), outer).tanh(), move),
+        flowed,
+        torch.ones_like(time),
+        point - last,
     )
     h = torch.where(begun > 0, flowed, start)
     return h, (h, point, torch.ones_like(begun))
-
-
-def _layer(x: Float[Tensor, "B D"], columns: tuple[Tensor, Tensor]) -> Float[Tensor, "B M"]:
-    """A layer of weights `(D, M)` and a bias `(1, M)`."""
-    weight, bias = columns
-    return torch.tanh(torch.addmm(bias, x, weight))
 
 
 def _along(directions: Float[Tensor, "B CD"], move: Float[Tensor, "B C"]) -> Float[Tensor, "B D"]:
