@@ -22,14 +22,12 @@ def ridge(
         penalty: :math:`\lambda`.
 
     Raises:
-        ValueError: there are no samples, another number of targets, or `penalty` is not greater than 0.
+        ValueError: there are no samples, or `penalty` is not greater than 0.
     """
     if not penalty > 0:
         raise ValueError(f"penalty is {penalty}: it must be greater than 0")
-    if len(features) == 0 or len(features) != len(targets):
-        raise ValueError(
-            f"there are {len(features)} features and {len(targets)} targets: as many of each, at least one"
-        )
+    if len(features) == 0:
+        raise ValueError("there is nothing to learn from: give at least one sample")
     features, targets = features.double(), targets.double()
     middle, aim = features.mean(0), targets.mean(0)
     features = features - middle

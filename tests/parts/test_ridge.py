@@ -26,7 +26,5 @@ def test_what_cannot_be_solved_is_refused():
     x = torch.randn(3, 2)
     with pytest.raises(ValueError, match="penalty is 0"):
         ridge(x, x, 0.0)
-    with pytest.raises(ValueError, match="3 features and 2 targets"):
-        ridge(x, x[:2], 1.0)
     with pytest.raises(ValueError, match="at least one"):
         ridge(x[:0], x[:0], 1.0)
