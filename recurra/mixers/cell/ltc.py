@@ -47,6 +47,8 @@ class LTC(Mixer):
     """
 
     timed = True
+    # quantities, none of which is nothing at zero
+    undecayed = ("slope", "threshold", "conductance", "reversal")
 
     def __init__(
         self, width: int, *, units: int | None = None, steps: int = 6, sparsity: float | None = None, seed: int = 0
