@@ -13,6 +13,7 @@ import torch
 from ops.records import RECORDS
 from oracles.stored import numbers
 
+from benchmarks import gpu as benchmark
 from recurra.ops import Delta, LowRank, Outer, gpu
 from recurra.ops.cell import gpu as cell_gpu
 from recurra.ops.delta import gpu as delta_gpu, loop as delta_loop
@@ -61,6 +62,12 @@ def test_without_triton_they_say_what_to_install(monkeypatch):
     monkeypatch.setattr(gpu, "installed", lambda package: False)
     record, state = RECORDS["diag"](3, torch.float32)
     assert diag_gpu.declines(record, state) == "triton is not installed: pip install 'recurra[gpu]'"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: the benchmark would run")
+def test_the_benchmark_says_that_there_is_no_gpu(capsys):
+    assert benchmark.main([]) == 2
+    assert capsys.readouterr().err.startswith("there is no GPU that torch can use")
 
 
 @needs_triton
