@@ -17,7 +17,7 @@ import time
 import torch
 from torch.nn import functional as F
 
-from recurra.ops import MIN_MAX, Delta, Diag, Outer, Selective, ShortConv, native
+from recurra.ops import MIN_MAX, Delta, Diag, LowRank, Outer, Selective, ShortConv, native
 from recurra.ops.diag.native import _fields
 from recurra.ops.scan import IMPLEMENTATIONS, name_of
 from recurra.shapes import Tensor
@@ -89,7 +89,10 @@ def diag_record(B, T, D, ring=None):
 def matrix(kind, decay, B, T, H, K):
     q, k, v = torch.randn(B, T, H, K) * K**-0.5, F.normalize(torch.randn(B, T, H, K), dim=-1), torch.randn(B, T, H, K)
     g = {"none": None, "head": -0.1 * torch.rand(B, T, H), "key": -0.1 * torch.rand(B, T, H, K)}[decay]
-    record = Outer(q, k, v, g) if kind is Outer else Delta(q, k, v, 0.5 * k, g)
+    if kind is LowRank:
+        record = LowRank(q, k, v, -k, 0.5 * k, g)
+    else:
+        record = Outer(q, k, v, g) if kind is Outer else Delta(q, k, v, 0.5 * k, g)
     return record, torch.zeros(B, H, K, K)
 
 
@@ -110,7 +113,7 @@ def bandwidth(B, T, D):
 
     def kernel():
         fields = _fields(record.decay, record.drive, state, None, 0)
-        native.call("diag", "forward", *fields, last, read, torch.get_num_threads())
+        native.call("diag", "forward", *fields, last, read, None, 0, torch.get_num_threads())
         return read
 
     def multiply():
@@ -126,11 +129,15 @@ CASES = {
         ("min max B8 T4096 D512", lambda: diag_record(8, 4096, 512, MIN_MAX), None, None),
     ],
     "outer": [
-        (f"{decay} decay B4 T2048 H8 K64", lambda decay=decay: matrix(Outer, decay, 4, 2048, 8, 64), 4.0, 3.0)
+        (f"{decay} decay B4 T2048 H8 K64", lambda decay=decay: matrix(Outer, decay, 4, 2048, 8, 64), 4.0, 4.0)
         for decay in ("none", "head", "key")
     ],
     "delta": [
-        (f"{decay} decay B4 T2048 H8 K64", lambda decay=decay: matrix(Delta, decay, 4, 2048, 8, 64), None, None)
+        (f"{decay} decay B4 T2048 H8 K64", lambda decay=decay: matrix(Delta, decay, 4, 2048, 8, 64), 4.0, 4.0)
+        for decay in ("none", "head", "key")
+    ],
+    "low rank": [
+        (f"{decay} decay B4 T2048 H8 K64", lambda decay=decay: matrix(LowRank, decay, 4, 2048, 8, 64), 4.0, 4.0)
         for decay in ("none", "head", "key")
     ],
     "selective": [("B4 T2048 D512 N16", lambda: selective(4, 2048, 512, 16), None, None)],
@@ -140,6 +147,7 @@ STEPS = {
     "diag": lambda: diag_record(1, 1, 512),
     "outer": lambda: matrix(Outer, "head", 1, 1, 8, 64),
     "delta": lambda: matrix(Delta, "head", 1, 1, 8, 64),
+    "low rank": lambda: matrix(LowRank, "head", 1, 1, 8, 64),
     "selective": lambda: selective(1, 1, 512, 16),
     "conv": lambda: conv(1, 1, 1024),
 }

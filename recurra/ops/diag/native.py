@@ -36,6 +36,7 @@ def declines(record: Diag, state: Tensor) -> str | None:
     return native.declines("diag", state, narrow=(decay, drive))
 
 
+@native.aside
 def scan(record: Diag, state: Inexact[Tensor, "B *F"]) -> tuple[Inexact[Tensor, "B T *F"], Inexact[Tensor, "B *F"]]:
     decay, drive, ring, reset = record
     kind = COMPLEX if drive.is_complex() else RINGS[ring]

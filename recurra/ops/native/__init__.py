@@ -18,8 +18,10 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch._compile import _disable_dynamo
 
 from recurra.shapes import Tensor
 
@@ -34,12 +36,15 @@ REALS = {
 }  # fmt: skip
 # two bytes in memory, widened as they are read: what common.h calls them
 NARROW = {torch.bfloat16: 1, torch.float16: 2}
+# engines whose scans run eagerly amid what torch.compile makes
+ASIDE = ("diag", "outer", "delta", "low_rank")
 # steps between two states that the forward of a matrix memory keeps for its backward
 WINDOW = 64
 HERE = pathlib.Path(__file__).parent
 log = logging.getLogger("recurra")
 
 Function = Callable[[bytes, int], int]
+Scan = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
 
 
 # engine -> C that was written from a trace; every other engine's lies here in a file
@@ -202,10 +207,29 @@ def declines(engine: str, *tensors: Tensor | None, narrow: Sequence[Tensor | Non
             return f"the kernels run on a CPU, not on {x.device}"
         if not x.numel():
             return "there is nothing to compute"
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() and engine not in ASIDE:
         return "torch.compile cannot see into the kernels"
-    library = _library(engine, reals.pop())
+    return _missing(engine, reals.pop())
+
+
+@torch.compiler.assume_constant_result
+def _missing(engine: str, real: str | None) -> str | None:
+    """Why there is no library, if there is none."""
+    assert real is not None
+    library = _library(engine, real)
     return library if isinstance(library, str) else None
+
+
+def aside(scan: Scan) -> Scan:
+    """`scan` as it is; what torch.compile makes is cut in two there, and calls it between, engines of `ASIDE` only."""
+    # as torch.compiler.disable, but imports the compiler at its first use
+    outside = _disable_dynamo(scan)
+
+    @functools.wraps(scan)
+    def run(record: Any, state: Tensor) -> tuple[Tensor, Tensor]:
+        return outside(record, state) if torch.compiler.is_compiling() else scan(record, state)
+
+    return run
 
 
 def tracked(*tensors: Tensor | None) -> bool:
