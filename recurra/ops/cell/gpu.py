@@ -13,7 +13,7 @@ import torch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from recurra.ops import gpu
+from recurra.ops import gpu, native
 from recurra.ops.cell import Cell, Rule
 from recurra.ops.cell.emit import fewest
 from recurra.ops.cell.trace import Nodes, Traced, Untraceable, reachable, trace
@@ -260,7 +260,8 @@ def scan(
         assert weight is not None
         params, weight = weight if params is None else torch.cat((params, weight)), None
     masks = (None if mask is None else mask.contiguous().view(torch.uint8) for mask in (reset, valid))
-    read, *last = _Cell.apply(rule, drive, weight, params, *masks, *state)
+    keep = native.tracked(drive, weight, params, *state)
+    read, *last = _Cell.apply(rule, keep, drive, weight, params, *masks, *state)
     return read, tuple(last)
 
 
@@ -288,13 +289,12 @@ def _launch(drive: Tensor, weight: Tensor | None, reset: Tensor | None, valid: T
 
 class _Cell(Function):
     @staticmethod
-    def forward(ctx: Any, rule: Rule, *inputs: Any) -> Any:
+    def forward(ctx: Any, rule: Rule, keep: bool, *inputs: Any) -> Any:
         drive, weight, params, reset, valid, *state = inputs
         made = kernel(rule)
         assert isinstance(made, Kernel)
         drive, (B, T, _), N = drive.contiguous(), drive.shape, state[0].shape[1]
         way = _launch(drive, weight, reset, valid, N)
-        keep = any(ctx.needs_input_grad)
         read, saved = drive.new_empty(B, T, N), drive.new_empty((B, T, made.saved * N) if keep else 0)
         # state[0] has two places: a step's product reads the one while the new h is written to the other
         hidden = torch.stack([state[0], torch.empty_like(state[0])])
@@ -332,7 +332,7 @@ class _Cell(Function):
         )  # fmt: skip
         weight_grad = None if weight is None else _weight_grad(recur_grad, saved[..., :N], weight)
         param_grad = None if params is None else param_grad.sum(0)
-        return None, drive_grad, weight_grad, param_grad, None, None, *state_grad.unbind()
+        return None, None, drive_grad, weight_grad, param_grad, None, None, *state_grad.unbind()
 
 
 def _weight_grad(recur_grad: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
