@@ -80,7 +80,7 @@ class EchoState(Mixer):
         recurrent = recurrent * (torch.rand(units, units, generator=draw) < density)
         largest = torch.linalg.eigvals(recurrent).abs().max()
         # a reservoir so small and sparse that nothing in it returns has no radius to scale
-        self.register_buffer("recurrent", recurrent * (radius / largest if largest > 0 else 1))
+        self.register_buffer("recurrent", recurrent * torch.where(largest > 0, radius / largest, 1))
         self.register_buffer("input_weight", scale * (2 * torch.rand(units, width, generator=draw) - 1))
         self.register_buffer("bias", scale * (2 * torch.rand(units, generator=draw) - 1))
         self.read = nn.Linear(units + width, width)
