@@ -21,7 +21,7 @@ from recurra.state import leaves
 
 EXTRAS = {
     "tokenizers": "text", "fastapi": "serve", "uvicorn": "serve", "pyarrow": "forecast",
-    "triton": "gpu", "fla": "gpu",
+    "torchdiffeq": "ode", "triton": "gpu", "fla": "gpu",
 }  # fmt: skip
 
 
