@@ -47,7 +47,7 @@ class Induction(Task):
 
     def batch(self, split: str, index: int, size: int, length: int, seed: int, carried: bool = False) -> Batch:
         if length < 3:
-            raise SourceError(f"a marker, a symbol and the marker again take at least 3 steps, not {length}")
+            raise SourceError(f"induction takes at least 3 steps, not {length}")
         tokens = torch.from_numpy(rows(self._draw, split, index, size, length, seed))
         first = (tokens == self.symbols).int().argmax(1, keepdim=True)
         scored = (torch.arange(length) == length - 1).expand(size, length)
