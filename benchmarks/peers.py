@@ -271,11 +271,11 @@ def _xlstm_slstm(width: int, steps: int, config: dict[str, Any]) -> Layer:
     return Layer(layer, layer, step)
 
 
-def _liquid(name: str) -> Build:
+def _liquid(name: str, **more: Any) -> Build:
     def build(width: int, steps: int, config: dict[str, Any]) -> Layer:
         import ncps.torch
 
-        layer = getattr(ncps.torch, name)(width, width)
+        layer = getattr(ncps.torch, name)(width, width, **more)
         return Layer(layer, lambda x: layer(x)[0], layer)
 
     return build
@@ -321,7 +321,7 @@ PEERS: dict[str, tuple[Peer, ...]] = {
     "rg_lru": (Peer("transformers RecurrentGemma", "transformers", _griffin),),
     "mlstm": (Peer("xlstm", "xlstm", _xlstm_mlstm), Peer("mlstm_kernels", "mlstm_kernels", _mlstm_kernels)),
     "slstm": (Peer("xlstm", "xlstm", _xlstm_slstm),),
-    "cfc": (Peer("ncps", "ncps", _liquid("CfC")),),
+    "cfc": (Peer("ncps", "ncps", _liquid("CfC", backbone_layers=0)),),
     "ltc": (Peer("ncps", "ncps", _liquid("LTC")),),
     "sru": (Peer("sru", "sru", _sru),),
     "titans": (Peer("titans-pytorch", "titans-pytorch", _titans),),
