@@ -207,7 +207,8 @@ def declines(engine: str, *tensors: Tensor | None, narrow: Sequence[Tensor | Non
             return f"the kernels run on a CPU, not on {x.device}"
         if not x.numel():
             return "there is nothing to compute"
-    if torch.compiler.is_compiling() and engine not in ASIDE:
+    # an exported graph is whole: nothing of it can run aside
+    if torch.compiler.is_exporting() or (torch.compiler.is_compiling() and engine not in ASIDE):
         return "torch.compile cannot see into the kernels"
     return _missing(engine, reals.pop())
 
