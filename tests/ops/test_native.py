@@ -1,10 +1,5 @@
 """What is particular to compiled kernels: threads, sizes, single steps, and machines without a compiler."""
 
-import os
-import subprocess
-import sys
-import textwrap
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -272,35 +267,6 @@ def test_values_shared_out_among_threads_are_the_same_bits(name, two_threads):
             assert torch.equal(x, y)
 
 
-COMPILED = """
-    import torch
-    from recurra.mixers import MIXERS
-    from recurra.ops import native
-    calls, call = [], native.call
-    native.call = lambda *arguments: calls.append(arguments[:2]) or call(*arguments)
-    for name, engine in (("mingru", "diag"), ("gla", "outer"), ("gated_deltanet", "delta")):
-        mixer, x = MIXERS[name](16), torch.randn(2, 20, 16, requires_grad=True)
-        def run(forward):
-            read, _ = forward(x)
-            return read, *torch.autograd.grad(read.square().sum(), x)
-        want = run(mixer)
-        calls.clear()
-        for got, exact in zip(run(torch.compile(mixer, backend="eager")), want):
-            torch.testing.assert_close(got, exact, rtol=1e-4, atol=1e-5)
-        print(name, {(engine, "forward"), (engine, "backward")} <= set(calls))
-"""
-
-
-@needs_compiler
-def test_a_compiled_mixer_runs_the_kernels_and_gives_the_same():
-    """In a process of its own: the compiler cannot see through checks of shapes, and its first half is enough here."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(COMPILED)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["mingru True", "gla True", "gated_deltanet True"]
-
-
 @needs_compiler
 def test_layouts_of_users_are_read_in_place_or_copied():
     """Slices of one projection, keys shared by heads, conjugates and negatives that torch only promises."""
@@ -404,83 +370,3 @@ def test_no_memory_is_an_error_and_not_a_crash():
     fields[-3] = 1 << 44
     with pytest.raises(MemoryError, match="delta"):
         native.call("delta", "forward", *fields, state, state, None, 1)
-
-
-SCRIPT = """
-    import logging, sys, torch
-    logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stdout, level=logging.INFO)
-    from recurra.ops import Diag, Outer, Scan, native
-    from recurra.ops.scan import choose, name_of
-    scan, state = Scan(), torch.zeros(1, 3)
-    for _ in range(2):
-        record = Diag(torch.full((1, 4, 3), 0.5), torch.ones(1, 4, 3))
-        read, last = scan(record, state)
-        assert torch.allclose(last, torch.full((1, 3), 1.875)), last
-        if len(sys.argv) > 1:
-            x = torch.ones(1, 4, 2, 3)
-            read, last = scan(Outer(x, x, x), torch.zeros(1, 2, 3, 3))
-            assert torch.allclose(last, torch.full((1, 2, 3, 3), 4.0)), last
-    print("ran", name_of(choose(record, state)), native.available())
-"""
-
-
-def _start(*arguments, **environment):
-    """The script in a process of its own; with an argument it runs a second engine too."""
-    own = {k: v for k, v in os.environ.items() if k not in ("CC", "RECURRA_CACHE", "XDG_CACHE_HOME")}
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT), *arguments],
-        env={**own, **{k: str(v) for k, v in environment.items()}}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def _lines(process):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out.splitlines()
-
-
-@needs_compiler
-def test_two_processes_compile_at_once_into_an_empty_cache(tmp_path):
-    both = [_start(RECURRA_CACHE=tmp_path / "new") for _ in range(2)]
-    for process in both:
-        assert _lines(process) == ["ran native None"]
-    assert [x.name.split("-")[0] for x in (tmp_path / "new").iterdir()] == ["diag"], "one library, nothing left over"
-    assert _lines(_start(RECURRA_CACHE=tmp_path / "new")) == ["ran native None"]
-
-
-def test_without_a_compiler_everything_runs_and_one_line_says_so(tmp_path):
-    lines = _lines(_start("both", CC="/nonexistent/cc", RECURRA_CACHE=tmp_path))
-    assert len(lines) == 2 and lines[0].startswith("WARNING no C compiler (/nonexistent/cc)")
-    assert not lines[1].startswith("ran native") and "name one in CC" in lines[1]
-
-
-def test_a_compiler_that_fails_is_named_once(tmp_path):
-    broken = tmp_path / "broken-cc"
-    broken.write_text(
-        '#!/bin/sh\n[ "$1" = --version ] && echo broken 1.0 && exit 0\necho "error: no disk" >&2\nexit 1\n'
-    )
-    broken.chmod(0o755)
-    lines = _lines(_start("both", CC=broken, RECURRA_CACHE=tmp_path / "cache"))
-    assert [x.startswith("WARNING") for x in lines] == [True, True, False]
-    assert all("could not compile" in x and "error: no disk" in x for x in lines[:2])
-    assert not lines[2].startswith("ran native")
-    assert not list((tmp_path / "cache").iterdir())
-
-
-@needs_compiler
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
-    (tmp_path / "file").write_text("")
-    lines = _lines(_start(RECURRA_CACHE=tmp_path / "file" / "cache"))
-    assert len(lines) == 2 and lines[0].startswith("WARNING compiled kernels cannot be kept")
-    assert lines[1] == "ran native None"
-
-
-@needs_compiler
-def test_a_damaged_library_is_declined_by_name(tmp_path):
-    assert _lines(_start(XDG_CACHE_HOME=tmp_path)) == ["ran native None"]
-    (library,) = (tmp_path / "recurra").iterdir()
-    library.write_bytes(b"not a library")
-    lines = _lines(_start(XDG_CACHE_HOME=tmp_path))
-    assert "cannot be loaded" in lines[0] and str(library) in lines[0]
-    assert not lines[1].startswith("ran native")
