@@ -7,7 +7,7 @@ numbers with no iterator to save, and every process of a comparison sees the sam
 import abc
 from typing import Any, ClassVar, NamedTuple
 
-from recurra.shapes import Bool, Tensor
+from recurra.shapes import Bool, Float, Tensor
 
 
 class SourceError(ValueError):
@@ -17,11 +17,12 @@ class SourceError(ValueError):
 class Batch(NamedTuple):
     """Rows of sequences, what should come out, and where that counts."""
 
-    inputs: Tensor  # (B, T) int64 tokens, or (B, T, F) float
-    targets: Tensor  # (B, T) int64, or (B, T, O) float, or (B,) int64 for one class a row
+    inputs: Tensor  # (B, T) int64 tokens, or (B, T, F) float, or (B, T, F, height, width) float
+    targets: Tensor  # (B, T) int64, or (B, T, O) float, or (B,) int64 for one class a row, or (B, U) int64 of labels
     scored: Bool[Tensor, "B T"] | None = None  # None: every step counts
     reset: Bool[Tensor, "B T"] | None = None  # where sequences begin inside a row
     valid: Bool[Tensor, "B T"] | None = None  # where steps happened
+    dt: Float[Tensor, "B T"] | None = None  # the time since the step before, for models that have time
 
 
 class Task(abc.ABC):
@@ -31,7 +32,7 @@ class Task(abc.ABC):
     with. `measure` names the score, `lower_is_better` its direction, `chance` what guessing gets.
     """
 
-    head: ClassVar[str]
+    head: str
     measure: ClassVar[str]
     lower_is_better: ClassVar[bool]
     config: dict[str, Any]  # the keywords that make this task again, JSON-able

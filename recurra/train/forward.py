@@ -11,7 +11,7 @@ from recurra.train.config import Config
 
 def forward(model: torch.nn.Module, batch: Batch, state: State | None, config: Config) -> tuple[Tensor, State]:
     """Outputs in float32 and the state after the batch, in the run's precision."""
-    clock = Clock(batch.reset, batch.valid)
+    clock = Clock(batch.reset, batch.valid, batch.dt)
     kind = torch.device(config.device).type
     with torch.autocast(kind, torch.bfloat16, enabled=config.precision == "bfloat16"):
         outputs, state = model(batch.inputs, state, clock or None)

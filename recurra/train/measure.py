@@ -9,8 +9,10 @@ import torch
 WARM, STEPS = 20, 200
 
 
-def step_microseconds(model: Any) -> float:
-    """The median time of a single step at batch 1, with the state handed from step to step."""
+def step_microseconds(model: Any) -> float | None:
+    """The median time of a single step at batch 1, with the state handed from step to step; None: it cannot stream."""
+    if not getattr(model, "streams", True):
+        return None
     x = one_step(model)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -28,6 +30,8 @@ def step_microseconds(model: Any) -> float:
 
 
 def one_step(model: Any) -> torch.Tensor:
-    """An input of one step for one sequence: token 0, or features of 0."""
+    """An input of one step for one sequence: features or a frame of 0, or token 0, or the one that begins an answer."""
     features = model.config.get("inputs")
-    return torch.zeros(1, 1, dtype=torch.long) if features is None else torch.zeros(1, 1, features)
+    if features is None:
+        return torch.full((1, 1), model.config.get("go", 0))
+    return torch.zeros(1, 1, *(features if isinstance(features, list) else (features,)))

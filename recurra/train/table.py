@@ -28,7 +28,7 @@ def cells(row: Row) -> list[str]:
         f"{row['parameters']:,}",
         f"{row['state_bytes']:,}{' + each step' if row['grows'] else ''}",
         f"{row['tokens_per_second']:,.0f}",
-        f"{row['step_microseconds']:,.0f}",
+        "-" if row["step_microseconds"] is None else f"{row['step_microseconds']:,.0f}",
         f"{row['seconds']:,.0f}",
     ]
 
