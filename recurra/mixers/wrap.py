@@ -8,6 +8,7 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.mixers.looped import Looped as Looped
 from recurra.ops.steps import restart
 from recurra.shapes import Float, Int, State, Tensor
 
@@ -186,7 +187,12 @@ class TopDown(nn.Module):
         return torch.cat(outputs, 1), (states, above)
 
 
-WRAPPERS = {"bidirectional": Bidirectional, "state_regularised": StateRegularised, "top_down": TopDown}
+WRAPPERS = {
+    "bidirectional": Bidirectional,
+    "state_regularised": StateRegularised,
+    "top_down": TopDown,
+    "looped": Looped,
+}
 
 
 def _ticks(x: Float[Tensor, "B T D"], clock: Clock | None) -> Iterator[tuple[Tensor, Clock | None]]:
