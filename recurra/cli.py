@@ -24,6 +24,7 @@ Where = Annotated[pathlib.Path | None, typer.Option("--run", help="The folder to
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable on stdout; progress stays on stderr.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="A mixer's keyword, KEY=VALUE; any number of them.")]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="A task's keyword, KEY=VALUE; any number of them.")]
+RuleSets = Annotated[list[str] | None, typer.Option("--rule-set", help="A rule's keyword, KEY=VALUE.")]
 Tokenizer = Annotated[pathlib.Path | None, typer.Option(help="A tokenizer.json; without one bytes are read.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder, if there is something.")]
 Depth = Annotated[int | None, typer.Option(help="Blocks.")]
@@ -102,6 +103,8 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of the weights and of the order of the data.")] = None,
     tbptt: Carry = False,
     bf16: Half = False,
+    rule: Annotated[str | None, typer.Option(help="How it learns: bptt, tbptt, rtrl, snap, eprop, ...")] = None,
+    rule_set: RuleSets = None,
     run: Where = None,
     resume: Resume = False,
     as_json: Json = False,
@@ -112,7 +115,8 @@ def train(
     from recurra import train
     from recurra.train import given
 
-    training = _training(steps, batch, length, evaluation_length, lr, tbptt, bf16) | {"seed": seed}
+    training = _training(steps, batch, length, evaluation_length, lr, tbptt, bf16) | {"seed": seed, "rule": rule}
+    training["rule_arguments"] = given.pairs(rule_set or [])
     model = {"pattern": mixer, "width": width, "depth": depth}
     options = {**training, "source": source, "task": _task(task, tokenizer), "arguments": model}
     resume = resume and run is not None and (run / "config.json").exists()

@@ -35,6 +35,8 @@ class Config:
         betas: AdamW's forgetting of the gradient's mean and square.
         clip: the longest that the gradient of all parameters together may be.
         precision: "float32", or "bfloat16" (autocast: weights, states and sums stay float32).
+        rule: how it learns: a row of `recurra.train.rules.RULES`.
+        rule_arguments: the rule's keywords.
         tbptt: carry the state from batch to batch, without its history: truncated backpropagation through time.
         seed: of the weights, of the order of the data and of dropout.
         evaluate_every: steps between evaluations on held-out data; there is always one at the end.
@@ -59,6 +61,8 @@ class Config:
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
     precision: str = "float32"
+    rule: str = "bptt"
+    rule_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     tbptt: bool = False
     seed: int = 0
     evaluate_every: int = 200

@@ -15,12 +15,13 @@ import safetensors
 
 from recurra.files import is_full, write_json
 from recurra.models.folder import describe, read_config, save_pretrained
+from recurra.shapes import Tensor
 from recurra.tasks import Task, open_source
 from recurra.train import checkpoints, metrics, result, stopping
 from recurra.train.config import Config, differences
 from recurra.train.errors import RunError, Stopped
 from recurra.train.evaluate import evaluate
-from recurra.train.forward import carried, forward, moved, size
+from recurra.train.forward import moved, size
 from recurra.train.optimisers import clip, set_learning_rate
 from recurra.train.progress import Progress, for_stderr
 from recurra.train.result import Result
@@ -125,6 +126,8 @@ def _loop(
     run.model.train()
     while run.step < config.steps:
         _tell(file, shown, _step(run, task, config, folder))
+        if run.step == 1:
+            metrics.write(file, _about(run, rule=config.rule, memory_bytes=run.rule.memory_bytes))
         last = run.step == config.steps
         if last or run.step % config.evaluate_every == 0:
             score = evaluate(run.model, task, config)
@@ -145,21 +148,25 @@ def _step(run: Run, task: Task, config: Config, folder: pathlib.Path) -> dict[st
     started = time.perf_counter()
     batch = task.batch("train", run.step, config.batch, config.length, config.seed, config.tbptt)
     batch = moved(batch, config.device)
-    outputs, state = forward(run.model, batch, run.state, config)
-    loss = task.loss(outputs, batch)
-    run.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    value, norm = float(loss.detach()), clip(list(run.model.parameters()), config.clip)
-    for name, number in (("loss", value), ("gradient", norm)):
-        if not math.isfinite(number):
-            raise RunError(f"the {name} is {number} at step {run.step + 1}: {_kept(folder)}; lower the learning rate")
     rate = warmup_cosine(run.step, config.steps, config.warmup, config.learning_rate, config.final_learning_rate)
     set_learning_rate(run.optimiser, rate)
-    run.optimiser.step()
-    run.state = carried(state) if config.tbptt else None
+    told: dict[str, float] = {}
+
+    def update(loss: Tensor) -> None:
+        value, norm = float(loss.detach()), clip(list(run.model.parameters()), config.clip)
+        for name, number in (("loss", value), ("gradient", norm)):
+            if not math.isfinite(number):
+                at = f"at step {run.step + 1}: {_kept(folder)}"
+                raise RunError(f"the {name} is {number} {at}; lower the learning rate")
+        run.optimiser.step()
+        run.optimiser.zero_grad(set_to_none=True)
+        told.update(loss=value, grad_norm=norm)
+
+    run.optimiser.zero_grad(set_to_none=True)
+    run.state = run.rule.learn(batch, run.state, update)
     seconds, tokens = time.perf_counter() - started, size(batch)
     run.step, run.tokens, run.seconds = run.step + 1, run.tokens + tokens, run.seconds + seconds
-    return _about(run, loss=value, grad_norm=norm, lr=rate, tokens_per_second=tokens / seconds)
+    return _about(run, **told, lr=rate, tokens_per_second=tokens / seconds)
 
 
 def _about(run: Run, **more: Any) -> dict[str, Any]:

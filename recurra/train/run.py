@@ -16,6 +16,7 @@ from recurra.tasks import Task
 from recurra.train import optimisers
 from recurra.train.config import Config
 from recurra.train.errors import RunError
+from recurra.train.rules import LearningRule, build as build_rule
 
 
 @dataclasses.dataclass
@@ -25,7 +26,8 @@ class Run:
     Args:
         model: with its weights.
         optimiser: with its averages.
-        state: what the streams of the batch remember (only when the state is carried), else None.
+        rule: how it learns.
+        state: what the rule keeps from batch to batch (what streams remember, when the state is carried), or None.
         step: updates done.
         tokens: steps of sequences seen.
         seconds: spent in updates, evaluation and saving left out.
@@ -33,6 +35,7 @@ class Run:
 
     model: Any
     optimiser: torch.optim.Optimizer
+    rule: LearningRule
     state: State | None = None
     step: int = 0
     tokens: int = 0
@@ -43,13 +46,14 @@ def begin(config: Config, task: Task) -> Run:
     """A run before its first step: the weights follow from the seed.
 
     Raises:
-        RunError: the model cannot be built so, or cannot carry its state.
+        RunError: the model cannot be built so, or cannot carry its state or learn by the rule.
     """
     torch.manual_seed(config.seed)
     model = build(config, task).to(config.device)
     if config.tbptt and model.grows:
         raise RunError("tbptt carries the state on for ever, and the state of this pattern grows: train it without")
-    return Run(model, optimisers.adamw(model, config.weight_decay, config.betas))
+    rule = build_rule(model, task, config)
+    return Run(model, optimisers.adamw(model, config.weight_decay, config.betas), rule)
 
 
 def build(config: Config, task: Task) -> Any:

@@ -1,0 +1,40 @@
+"""How many bytes autograd keeps for a backward pass: what learning costs in memory, by the same measure for all."""
+
+import contextlib
+import weakref
+from collections.abc import Iterator
+
+import torch
+
+from recurra.shapes import Tensor
+
+
+class _Held:
+    """A tensor as long as a graph wants it."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+
+class Kept:
+    """What was saved while `counting`, and still is when it ends."""
+
+    nbytes: int = 0
+
+
+@contextlib.contextmanager
+def counting(model: torch.nn.Module) -> Iterator[Kept]:
+    """Count the bytes that autograd saves inside and has not let go at the end, the model's own weights left out."""
+    kept, alive = Kept(), weakref.WeakSet()
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def pack(x: Tensor) -> _Held:
+        held = _Held(x)
+        alive.add(held)
+        return held
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.x):
+        yield kept
+    # each piece of memory once, however many tensors lie in it
+    storages = {held.x.untyped_storage().data_ptr(): held.x.untyped_storage().nbytes() for held in alive}
+    kept.nbytes = sum(size for place, size in storages.items() if place not in weights)
