@@ -4,6 +4,7 @@ from recurra.ops.block import Block as Block
 from recurra.ops.cell import Cell as Cell, Rule as Rule
 from recurra.ops.conv import ShortConv as ShortConv
 from recurra.ops.delta import Delta as Delta, LowRank as LowRank
+from recurra.ops.descent import Descent as Descent, Net as Net
 from recurra.ops.diag import Diag as Diag
 from recurra.ops.dplr import DiagonalPlusLowRank as DiagonalPlusLowRank
 from recurra.ops.graph import Graph as Graph

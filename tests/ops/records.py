@@ -1,5 +1,6 @@
 """A random record of every kind: what the engine tests run over. A new engine adds its factories to RECORDS."""
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -13,11 +14,13 @@ from recurra.ops import (
     Block,
     Cell,
     Delta,
+    Descent,
     Diag,
     DiagonalPlusLowRank,
     LeastSquares,
     LinearSystem,
     LowRank,
+    Net,
     Outer,
     Projection,
     Rule,
@@ -26,6 +29,7 @@ from recurra.ops import (
     StateSpace,
 )
 from recurra.ops.cell import rules
+from recurra.ops.descent import retention
 
 B, H, K, V, D, N = 2, 3, 5, 4, 6, 3
 
@@ -214,6 +218,30 @@ def _projection(T, dtype):
     return Projection(feed, drive, span, generator, _gated_rule, *weights), state
 
 
+def _descent(net, chunk=7, momentum=False, scale=False, huber=False, **more):
+    """One head and mild steps: a net in training tells its errors apart, whatever computes them."""
+
+    def make(T, dtype):
+        sizes, gates = net.sizes, (B, T, 1)
+        q, k = (F.normalize(_normal(B, T, 1, sizes[0], dtype=dtype), dim=-1) for _ in range(2))
+        v = _normal(B, T, 1, sizes[-1], dtype=dtype)
+        start, initial, moved = (_normal(*s, net.count, dtype=dtype, scale=0.5) for s in ((B, 1), (1,), (B, 1)))
+        # the rows stand at different places of their chunks
+        state = start, 0.1 * moved, 0.5 + torch.rand(B, 1).to(dtype), torch.tensor([0.0, 3.0 % chunk]).to(dtype)
+        rate, turn, forget = (torch.rand(*gates, dtype=torch.float64).to(dtype) for _ in range(3))
+        record = Descent(
+            q, k, v, 0.1 * rate, initial, net, chunk, None if scale else -0.1 * forget,
+            torch.log(turn) if momentum else None,
+            1 + _normal(2, 1, sizes[-1], dtype=dtype, scale=0.1) if net.normalised else None,
+            torch.rand(chunk, dtype=torch.float64).to(dtype) if scale else None,
+            threshold=0.2 + torch.rand(*gates, sizes[-1], dtype=torch.float64).to(dtype) if huber else None,
+            **more,
+        )  # fmt: skip
+        return record, (*state, 0.1 * moved.flip(0)) if momentum else state
+
+    return make
+
+
 # name -> make(T, dtype) -> (record, state)
 RECORDS: dict[str, Callable] = {
     "diag": _diag(),
@@ -261,4 +289,10 @@ RECORDS: dict[str, Callable] = {
     "state-space-dense": _linear_system,
     "state-space-low-rank": _dplr,
     "projection": _projection,
+    "descent-ttt": _descent(Net((4, 3, 4), bias=True, approximate="tanh", normalised=True), scale=True),
+    "descent-momentum": _descent(Net((3, 4, 2)), momentum=True),
+    "descent-each-step": _descent(Net((3, 2)), chunk=1, momentum=True),
+    "descent-lq": _descent(Net((3, 3, 2)), power=3.0, mirror=functools.partial(retention.lq, q=3.0)),
+    "descent-kl": _descent(Net((3, 3, 2)), mirror=retention.kl),
+    "descent-elastic": _descent(Net((3, 2)), huber=True, mirror=functools.partial(retention.elastic, threshold=0.1)),
 }
