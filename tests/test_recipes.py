@@ -1,4 +1,4 @@
-"""Every recipe is one command that parses, means what its page says, and trains: here for two steps of two rows."""
+"""Every recipe is commands that parse, mean what its page says, and train: here for two steps of two rows."""
 
 import dataclasses
 import pathlib
@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from recurra import train
 from recurra.cli import app
-from recurra.train.compare import plan
+from recurra.train.compare import label, plan
 from recurra.train.progress import Quiet
 
 RECIPES = pathlib.Path(__file__).parents[1] / "recipes"
@@ -17,27 +17,32 @@ NAMES = sorted(path.stem for path in RECIPES.glob("*.sh"))
 recipes = pytest.mark.parametrize("name", NAMES)
 
 
-def words(name):
-    """The recipe's one command, as a shell reads it."""
-    text = (RECIPES / f"{name}.sh").read_text(encoding="utf-8")
-    command, *arguments = shlex.split(text.replace("\\\n", ""), comments=True)
-    assert (command, arguments[0]) == ("recurra", "compare")
-    assert arguments[-2:] == ["--run", "${1:-runs/recipes}/" + name]
-    return arguments
+def commands(name):
+    """The words of the recipe's commands, as a shell reads them: comparisons, each with a folder of its own."""
+    text = (RECIPES / f"{name}.sh").read_text(encoding="utf-8").replace("\\\n", "")
+    found = [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
+    folders = [words[-1] for words in found]
+    assert len(set(folders)) == len(folders)
+    for words in found:
+        assert words[:2] == ["recurra", "compare"]
+        assert words[-2] == "--run" and words[-1].startswith("${1:-runs/recipes}/" + name)
+    return found
 
 
-def settings(name, monkeypatch):
-    """The comparison that the recipe's command asks for, caught before it starts, and its runs."""
+def settings(name):
+    """The comparisons that the recipe's commands ask for, caught before they start."""
     asked = []
 
     def compare(config, *_, **__):
         asked.append(config)
         raise train.RunError("caught")
 
-    monkeypatch.setattr(train, "compare", compare)
-    done = CliRunner().invoke(app, words(name))
-    assert asked, done.output
-    return asked[0], plan(asked[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "compare", compare)
+        for number, words in enumerate(commands(name), 1):
+            done = CliRunner().invoke(app, words[1:])
+            assert len(asked) == number, done.output
+    return asked
 
 
 def test_there_are_recipes():
@@ -45,21 +50,21 @@ def test_there_are_recipes():
 
 
 @recipes
-def test_a_recipe_has_three_seeds_and_a_page_with_every_mixer(name, monkeypatch):
-    config, runs = settings(name, monkeypatch)
-    assert config.seeds == 3 and len(runs) == 3 * len(config.mixers)
+def test_a_recipe_has_three_seeds_and_a_page_with_every_mixer(name):
     page = (RECIPES / f"{name}.md").read_text(encoding="utf-8")
     assert f"recipes/{name}.sh" in page
-    for mixer in config.mixers:
-        assert f"| {mixer} |" in page, f"{mixer} has no row in {name}.md"
+    for config in settings(name):
+        assert config.seeds == 3 and len(plan(config)) == 3 * len(config.mixers)
+        for mixer in config.mixers:
+            assert f"| {label(mixer)} |" in page, f"{mixer} has no row in {name}.md"
 
 
 @recipes
-def test_a_recipe_trains(name, monkeypatch, tmp_path):
-    config, runs = settings(name, monkeypatch)
-    for run, full in runs.items():
-        if full.seed == 0:
-            small = dataclasses.replace(full, steps=2, batch=2, evaluation_tokens=1)
-            result = train.train(small, tmp_path / run, progress=Quiet())
-            assert result.steps == 2
-            assert abs(result.parameters / config.parameters - 1) < 0.03
+def test_a_recipe_trains(name, tmp_path):
+    for number, config in enumerate(settings(name)):
+        for run, full in plan(config).items():
+            if full.seed == 0:
+                small = dataclasses.replace(full, steps=2, batch=2, evaluation_tokens=1)
+                result = train.train(small, tmp_path / str(number) / run, progress=Quiet())
+                assert result.steps == 2
+                assert abs(result.parameters / config.parameters - 1) < 0.03
