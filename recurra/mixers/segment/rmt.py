@@ -1,0 +1,106 @@
+"""The recurrent memory transformer: a few memory tokens that are handed from segment to segment."""
+
+import torch
+from torch import nn
+
+from recurra.clock import Clock
+from recurra.mixers.base import Mixer
+from recurra.parts.heads import divide
+from recurra.parts.norms import RMSNorm
+from recurra.parts.segment import FeedForward, Open, arrange, check_segment, remember, turned
+from recurra.parts.window import attend
+from recurra.shapes import Float, Tensor
+
+
+class RMT(Mixer):
+    r"""Attention within a segment and to N memory tokens, which read each finished segment and go on to the next.
+
+    .. math::
+        y_t = W_o \operatorname{attention}\bigl(x_t;\, [\hat m_{s-1};\, x_{j \le t}]\bigr) \qquad
+        h = m_{s-1} + W_o \operatorname{attention}\bigl(\hat m_{s-1};\, [\hat m_{s-1};\, x_{j \in s};\,
+        \hat m_{s-1}]\bigr)
+
+    .. math::
+        m_s = \operatorname{norm}\bigl(h + \operatorname{mlp}(\operatorname{norm}(h))\bigr) \qquad
+        \hat m = \operatorname{norm}(m)
+
+    where j runs over segment s, attention is a softmax over keys of every head, scaled by :math:`1/\sqrt K`, and
+    positions are rotations by the place in the segment, 0 for the first step and for memory tokens. :math:`m_0` is
+    learned. Bulatov et
+    al. 2022, https://arxiv.org/abs/2207.06881, its decoder: tokens read at the front, written at the back.
+
+    Unlike the paper, the memory belongs to each layer and not to the whole network, so that the layer is recurrent by
+    itself, and what a memory token has in it passes this layer's own feed-forward net. The written tokens are computed
+    when the segment is full, which is the same: nothing before sees them.
+
+    State: (m, (kept, past)): the memory before the open segment `(B, N, D)`, keys and values of its steps
+    `(B, segment - 1, 2 D)`, zeros after the last, and how many they are `(B,)`; float32 (float64 if the parameters
+    are) and int64.
+
+    Args:
+        width: features in and out (D).
+        segment: steps in a segment (C).
+        tokens: in the memory (N).
+        heads: that attend each by itself (H); divides `width` into even parts.
+        base: of the rotation: the slowest angle turns about this many times slower than the fastest.
+
+    Raises:
+        ValueError: `heads` does not divide `width` into even parts, or `segment` is less than 1.
+    """
+
+    undecayed = ("memory",)
+
+    def __init__(
+        self, width: int, *, segment: int = 16, tokens: int = 4, heads: int = 4, base: float = 10000.0
+    ) -> None:
+        super().__init__()
+        divide(width, 2 * heads, among="twice heads")
+        self.heads, self.segment, self.base = heads, check_segment(segment), base
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
+        self.memory = nn.Parameter(torch.empty(tokens, width).normal_())
+        self.enter, self.norm, self.leave = (RMSNorm(width) for _ in range(3))
+        self.feed_forward = FeedForward(width)
+
+    def initial_state(self, batch: int) -> tuple[Float[Tensor, "B N D"], Open]:
+        """The learned memory, no steps."""
+        kept = self.zeros(batch, self.segment - 1, 2 * self.memory.shape[1])
+        memory = self.memory.to(kept.dtype).expand(batch, -1, -1)
+        return memory, (kept, torch.zeros(batch, dtype=torch.long, device=kept.device))
+
+    def mix(
+        self, x: Float[Tensor, "B T D"], state: tuple[Tensor, Open], clock: Clock | None
+    ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, Open]]:
+        """Let the memory read every full segment, then read for all steps at once."""
+        memory, opened = state
+        kept = torch.cat([self.key(x), self.value(x)], -1)
+        segments, opened = arrange(self.query(x), kept, opened, clock)
+        start, _ = self.initial_state(len(x))
+        before, memory = remember(self._write, memory, start, segments)
+        key, value = self._split(segments.kept.flatten(0, 1))
+        own, read = self._memory(before, x.dtype)
+        place = segments.place.flatten(0, 1)
+        query = turned(segments.query.flatten(0, 1).unflatten(-1, (self.heads, -1)), place, self.base)
+        seen = torch.arange(key.shape[1], device=x.device) <= place[..., None]
+        seen = torch.cat([seen.new_ones(*place.shape, own.shape[1]), seen], -1)
+        read = attend(query, torch.cat([own, key], 1), torch.cat([read, value], 1), seen)
+        return segments.in_time(self.out(read.flatten(-2))), (memory, opened)
+
+    def _split(self, kept: Float[Tensor, "N C F"]) -> tuple[Tensor, Tensor]:
+        """Turned keys, and values, of every head."""
+        key, value = kept.unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        return turned(key, torch.arange(key.shape[1], device=key.device)[None], self.base), value
+
+    def _memory(self, memory: Float[Tensor, "N M D"], kind: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys and values of memory tokens."""
+        normal = self.enter(memory).to(kind)
+        return self.key(normal).unflatten(-1, (self.heads, -1)), self.value(normal).unflatten(-1, (self.heads, -1))
+
+    def _write(self, memory: Float[Tensor, "B M D"], kept: Float[Tensor, "B C F"]) -> Float[Tensor, "B M D"]:
+        """The memory after a segment."""
+        key, value = self._split(kept)
+        own, read = self._memory(memory, kept.dtype)
+        query = self.query(self.enter(memory).to(kept.dtype)).unflatten(-1, (self.heads, -1))
+        read = attend(query, torch.cat([own, key, own], 1), torch.cat([read, value, read], 1))
+        h = memory + self.out(read.flatten(-2)).to(memory.dtype)
+        h = h + self.feed_forward(self.norm(h).to(kept.dtype)).to(memory.dtype)
+        return self.leave(h)

@@ -1,0 +1,203 @@
+"""What memories over segments share: each row's steps in that row's own segments, and a memory handed from one to next.
+
+Rows of a batch are at different places of their segments, and a sequence that begins, begins a segment. So time is
+arranged as (segment, place) for every row by itself; what a mixer does with a segment never sees a clock. Only the
+writing of memories goes segment by segment: once it is known what each segment remembers, all are read at once.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from recurra.clock import Clock
+from recurra.parts.rotary import count, rotate, turns
+from recurra.parts.window import attend
+from recurra.shapes import Bool, Float, Int, State, Tensor
+from recurra.state import each
+
+Open = tuple[Float[Tensor, "B R F"], Int[Tensor, " B"]]  # what is kept of the open segment's steps, and how many
+
+
+class Segments(NamedTuple):
+    """Steps in their segments: S of a row, the first of which may have begun before, C places in each, Q new."""
+
+    kept: Float[Tensor, "B S C F"]  # of every step of a segment, old ones too; zeros where none has been yet
+    query: Float[Tensor, "B S Q G"]  # of the new steps
+    place: Int[Tensor, "B S Q"]  # in its segment, of every query
+    fresh: Bool[Tensor, "B S"] | None  # a sequence begins with this segment
+    full: Bool[Tensor, "B S"]  # its last step is here
+    order: Int[Tensor, "B T"]  # where every step is among the queries
+
+    def in_time(self, y: Float[Tensor, "N Q G"]) -> Float[Tensor, "B T G"]:
+        """What was read for the queries of all segments (N = B S), in the order of the steps."""
+        order = self.order[..., None].expand(-1, -1, y.shape[-1])
+        return y.reshape(len(order), -1, y.shape[-1]).gather(1, order)
+
+
+def check_segment(segment: int) -> int:
+    """The number of steps in a segment.
+
+    Raises:
+        ValueError: it is less than 1.
+    """
+    if segment < 1:
+        raise ValueError(f"segment is {segment}: it must be at least one step")
+    return segment
+
+
+def arrange(
+    query: Float[Tensor, "B T G"], kept: Float[Tensor, "B T F"], opened: Open, clock: Clock | None
+) -> tuple[Segments, Open]:
+    """The steps in their segments, and the segment that is open after them.
+
+    Args:
+        query: of every new step, what only it needs.
+        kept: of every new step, what later steps of its segment need, and the memory when the segment is full.
+        opened: the segment that is open before them, whose room is one step less than a segment.
+        clock: when steps happen.
+    """
+    before, past = opened
+    batch, steps = query.shape[:2]
+    size = before.shape[1] + 1
+    positions, counted = count(past, steps, clock)
+    place = positions % size
+    # the first segment is the open one, which may already have steps
+    segment = (place == 0).cumsum(1) - (past == 0).long()[:, None]
+    live = torch.ones_like(place, dtype=torch.bool) if clock is None or clock.valid is None else clock.valid
+    last = segment.masked_fill(~live, 0).amax(1)
+    total, most = int(last.max()) + 1, min(steps, size)
+    segment = torch.where(live, segment, 0)
+    begun = torch.zeros_like(last[:, None]).expand(-1, total).clone()
+    begun[:, 0] = past
+    index = segment * most + place - begun.gather(1, segment)
+    room = before.new_zeros(batch, total * size + 1 - before.shape[1], kept.shape[-1], dtype=kept.dtype)
+    grid = _put(torch.cat([before.to(kept.dtype), room], 1), segment * size + place, live, kept)
+    asked = _put(query.new_zeros(batch, total * most + 1, query.shape[-1]), index, live, query)
+    grid, asked = grid.unflatten(1, (total, size)), asked.unflatten(1, (total, most))
+    reset = None if clock is None else clock.reset
+    new = begun[..., None] + torch.arange(most, device=place.device)
+    segments = Segments(
+        grid,
+        asked,
+        new.clamp(max=size - 1),
+        None if reset is None else _any(reset & live, segment, total),
+        _any((place == size - 1) & live, segment, total),
+        torch.where(live, index, 0),
+    )
+    return segments, _open(grid, last, counted % size, before.dtype)
+
+
+def _put(
+    room: Float[Tensor, "B L F"], index: Int[Tensor, "B T"], live: Bool[Tensor, "B T"], x: Float[Tensor, "B T F"]
+) -> Float[Tensor, "B R F"]:
+    """`room`, less its last place, with `x` at `index`. Steps that did not happen go to the last place."""
+    index = torch.where(live, index, room.shape[1] - 1)
+    return room.scatter(1, index[..., None].expand_as(x), x)[:, :-1]
+
+
+def _any(said: Bool[Tensor, "B T"], segment: Int[Tensor, "B T"], total: int) -> Bool[Tensor, "B S"]:
+    """Whether it is said of any step of each segment."""
+    zeros = torch.zeros(len(said), total, dtype=torch.long, device=said.device)
+    return zeros.scatter_add(1, segment, said.long()) > 0
+
+
+def _open(grid: Float[Tensor, "B S C F"], last: Int[Tensor, " B"], past: Int[Tensor, " B"], kind: torch.dtype) -> Open:
+    """What is kept of each row's last segment, if that is not full."""
+    kept = grid[torch.arange(len(grid), device=grid.device), last][:, :-1]
+    gone = torch.arange(kept.shape[1], device=grid.device) >= past[:, None]
+    return kept.masked_fill(gone[..., None], 0).to(kind), past
+
+
+def remember(
+    write: Callable[[State, Tensor], State], memory: State, start: State, segments: Segments
+) -> tuple[State, State]:
+    """What each segment remembers, and what is remembered after the last: a loop over segments, not steps.
+
+    Args:
+        write: from a memory and what is kept of a full segment `(B, C, F)`, the memory after it.
+        memory: before the first segment.
+        start: the memory of a sequence that begins.
+        segments: whose `kept` is written.
+
+    Returns:
+        The memory before every segment, `(N, ...)` for N = B S, a row's own side by side; and the one after all.
+    """
+    before = []
+    ends = segments.full.any(0).tolist()
+    for number, ended in enumerate(ends):
+        if segments.fresh is not None:
+            memory = choose(segments.fresh[:, number], start, memory)
+        before.append(memory)
+        if ended:
+            memory = choose(segments.full[:, number], write(memory, segments.kept[:, number]), memory)
+    if len(before) == 1:
+        return before[0], memory
+    return each(lambda *parts: torch.stack(parts, 1).flatten(0, 1), *before), memory
+
+
+def choose(which: Bool[Tensor, " B"], one: State, other: State) -> State:
+    """Each row of a state from `one` where `which`, else from `other`."""
+    return each(lambda x, y: torch.where(which.reshape(-1, *(1,) * (y.ndim - 1)), x.to(y), y), one, other)
+
+
+def turned(x: Float[Tensor, "B T H K"], positions: Int[Tensor, "N T"], base: float) -> Float[Tensor, "B T H K"]:
+    r"""`x` turned by position :math:`\times\; \text{base}^{-2i/K}`, Su et al. 2021, https://arxiv.org/abs/2104.09864."""
+    size = x.shape[-1]
+    cosine, sine = turns(positions, size, base ** (1 - 2 / size))
+    return rotate(x, cosine, sine).to(x.dtype)
+
+
+def attend_open(
+    query: Float[Tensor, "N Q H K"],
+    key: Float[Tensor, "N C H K"],
+    value: Float[Tensor, "N C H V"],
+    place: Int[Tensor, "N Q"],
+    base: float,
+) -> Float[Tensor, "N Q H V"]:
+    """Softmax attention of every query to the steps of its segment up to its own, turned by their places."""
+    places = torch.arange(key.shape[1], device=key.device)
+    query, key = turned(query, place, base), turned(key, places[None], base)
+    return attend(query, key, value, places <= place[..., None])
+
+
+class FeedForward(nn.Module):
+    r"""A step's own nonlinearity: :math:`W_d (a \odot \operatorname{gelu}(b))` with :math:`(a, b) = W_u x`.
+
+    Shazeer 2020, https://arxiv.org/abs/2002.05202, with 8/3 as many units as features.
+
+    Args:
+        width: features in and out (D).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        units = 8 * width // 3
+        self.up, self.down = nn.Linear(width, 2 * units, bias=False), nn.Linear(units, width, bias=False)
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """The same shape as `x`."""
+        one, gate = self.up(x).chunk(2, -1)
+        return self.down(one * F.gelu(gate))
+
+
+class CrossAttention(nn.Module):
+    """Softmax attention of some to others, without positions: queries, keys, values and output linear, no biases.
+
+    Args:
+        width: features in and out (D).
+        heads: that attend each by itself (H); divides `width`.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
+
+    def forward(self, x: Float[Tensor, "N Q D"], seen: Float[Tensor, "N L D"]) -> Float[Tensor, "N Q D"]:
+        """What each of `x` reads from all of `seen`."""
+        pairs = ((self.query, x), (self.key, seen), (self.value, seen))
+        query, key, value = (project(z).unflatten(-1, (self.heads, -1)) for project, z in pairs)
+        return self.out(attend(query, key, value).flatten(-2))
