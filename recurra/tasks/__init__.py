@@ -11,11 +11,14 @@ from recurra.tasks.associative_recall import AssociativeRecall as AssociativeRec
 from recurra.tasks.base import Batch as Batch, SourceError as SourceError, Task as Task
 from recurra.tasks.copying import Copying as Copying
 from recurra.tasks.corpus import STANDARD_LIBRARY
+from recurra.tasks.graph_reachability import GraphReachability as GraphReachability
 from recurra.tasks.induction import Induction as Induction
 from recurra.tasks.latching import Latching as Latching
 from recurra.tasks.modular_counting import ModularCounting as ModularCounting
+from recurra.tasks.nested_logic import NestedLogic as NestedLogic
 from recurra.tasks.ordered_events import OrderedEvents as OrderedEvents
 from recurra.tasks.parity import Parity as Parity
+from recurra.tasks.relational_text import RelationalText as RelationalText
 from recurra.tasks.selective_copying import SelectiveCopying as SelectiveCopying
 from recurra.tasks.series import Series as Series
 from recurra.tasks.state_tracking import StateTracking as StateTracking
@@ -35,6 +38,9 @@ TASKS: dict[str, type[Task]] = {
     "induction": Induction,
     "ordered_events": OrderedEvents,
     "adding": Adding,
+    "nested_logic": NestedLogic,
+    "graph_reachability": GraphReachability,
+    "relational_text": RelationalText,
 }
 FROM_FILES = ("text", "series")  # tasks that are made from a source and not by their name alone
 
