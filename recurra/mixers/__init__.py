@@ -10,6 +10,7 @@ from recurra.mixers.cell.cfc import CfC
 from recurra.mixers.cell.conv_lstm import ConvLSTM
 from recurra.mixers.cell.cornn import CoRNN
 from recurra.mixers.cell.ctrnn import CTRNN
+from recurra.mixers.cell.dnc import DNC
 from recurra.mixers.cell.echo_state import EchoState
 from recurra.mixers.cell.elman import Elman
 from recurra.mixers.cell.elstm import ELSTM
@@ -27,6 +28,7 @@ from recurra.mixers.cell.ltc import LTC
 from recurra.mixers.cell.mgu import MGU
 from recurra.mixers.cell.neural_cde import NeuralCDE
 from recurra.mixers.cell.neural_ode import NeuralODE
+from recurra.mixers.cell.ntm import NTM
 from recurra.mixers.cell.ode_rnn import ODERNN
 from recurra.mixers.cell.ornn import ORNN
 from recurra.mixers.cell.para_gru import ParaGRU
@@ -177,4 +179,6 @@ MIXERS: dict[str, type[Mixer]] = {
     "travelling_waves": TravellingWaves,
     "echo_state": EchoState,
     "transient_states": TransientStates,
+    "ntm": NTM,
+    "dnc": DNC,
 }
