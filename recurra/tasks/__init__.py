@@ -11,6 +11,8 @@ from recurra.tasks.associative_recall import AssociativeRecall as AssociativeRec
 from recurra.tasks.base import Batch as Batch, SourceError as SourceError, Task as Task
 from recurra.tasks.copying import Copying as Copying
 from recurra.tasks.corpus import STANDARD_LIBRARY
+from recurra.tasks.delayed_match import DelayedMatch as DelayedMatch
+from recurra.tasks.flip_flop import FlipFlop as FlipFlop
 from recurra.tasks.graph_reachability import GraphReachability as GraphReachability
 from recurra.tasks.induction import Induction as Induction
 from recurra.tasks.latching import Latching as Latching
@@ -18,12 +20,14 @@ from recurra.tasks.modular_counting import ModularCounting as ModularCounting
 from recurra.tasks.nested_logic import NestedLogic as NestedLogic
 from recurra.tasks.ordered_events import OrderedEvents as OrderedEvents
 from recurra.tasks.parity import Parity as Parity
+from recurra.tasks.recordings import Recordings as Recordings
 from recurra.tasks.relational_text import RelationalText as RelationalText
 from recurra.tasks.selective_copying import SelectiveCopying as SelectiveCopying
 from recurra.tasks.series import Series as Series
 from recurra.tasks.state_tracking import StateTracking as StateTracking
 from recurra.tasks.tables import CSV, PARQUET
 from recurra.tasks.text import Text as Text
+from recurra.tasks.window_parity import WindowParity as WindowParity
 
 TASKS: dict[str, type[Task]] = {
     "text": Text,
@@ -38,6 +42,10 @@ TASKS: dict[str, type[Task]] = {
     "induction": Induction,
     "ordered_events": OrderedEvents,
     "adding": Adding,
+    "flip_flop": FlipFlop,
+    "window_parity": WindowParity,
+    "delayed_match": DelayedMatch,
+    "recordings": Recordings,
     "nested_logic": NestedLogic,
     "graph_reachability": GraphReachability,
     "relational_text": RelationalText,

@@ -123,6 +123,10 @@ def test_chance_is_what_guessing_gets(name):
         arguments = task.model_arguments()
         if name == "adding":
             guess = torch.ones(64, 64, 1, 1)
+        elif name == "recordings":
+            guess = torch.zeros(64, 64, 2, 1)
+        elif name == "flip_flop":
+            guess = torch.rand(64, 64, 3, 1) - 0.5
         elif name == "associative_recall":
             # one of the row's values, at random
             values = batch.inputs[:, 1:16:2]
