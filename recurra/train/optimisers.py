@@ -39,6 +39,8 @@ def clip(parameters: list[Tensor], longest: float) -> float:
     2013, https://arxiv.org/abs/1211.5063
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return 0.0
     norms = [torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32)) for g in gradients]
     norm = torch.linalg.vector_norm(torch.stack(norms))
     nn.utils.clip_grads_with_norm_(parameters, longest, norm)
