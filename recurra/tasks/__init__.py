@@ -16,14 +16,19 @@ from recurra.tasks.flip_flop import FlipFlop as FlipFlop
 from recurra.tasks.graph_reachability import GraphReachability as GraphReachability
 from recurra.tasks.induction import Induction as Induction
 from recurra.tasks.latching import Latching as Latching
+from recurra.tasks.letter_to_sound import LetterToSound as LetterToSound
 from recurra.tasks.modular_counting import ModularCounting as ModularCounting
+from recurra.tasks.moving_shapes import MovingShapes as MovingShapes
 from recurra.tasks.nested_logic import NestedLogic as NestedLogic
 from recurra.tasks.ordered_events import OrderedEvents as OrderedEvents
 from recurra.tasks.parity import Parity as Parity
+from recurra.tasks.pen_strokes import PenStrokes as PenStrokes
 from recurra.tasks.recordings import Recordings as Recordings
 from recurra.tasks.relational_text import RelationalText as RelationalText
 from recurra.tasks.selective_copying import SelectiveCopying as SelectiveCopying
 from recurra.tasks.series import Series as Series
+from recurra.tasks.spiral_paths import SpiralPaths as SpiralPaths
+from recurra.tasks.spoken_digits import SpokenDigits as SpokenDigits
 from recurra.tasks.state_tracking import StateTracking as StateTracking
 from recurra.tasks.tables import CSV, PARQUET
 from recurra.tasks.text import Text as Text
@@ -49,6 +54,11 @@ TASKS: dict[str, type[Task]] = {
     "nested_logic": NestedLogic,
     "graph_reachability": GraphReachability,
     "relational_text": RelationalText,
+    "letter_to_sound": LetterToSound,
+    "pen_strokes": PenStrokes,
+    "spoken_digits": SpokenDigits,
+    "moving_shapes": MovingShapes,
+    "spiral_paths": SpiralPaths,
 }
 FROM_FILES = ("text", "series")  # tasks that are made from a source and not by their name alone
 
