@@ -7,6 +7,8 @@ from recurra.models.bahdanau import Bahdanau
 from recurra.models.budget import count as count, solve_width as solve_width
 from recurra.models.classifier import Classifier
 from recurra.models.ctc import CTC
+from recurra.models.depth_recurrent import DepthRecurrent
+from recurra.models.recurrent_depth_lm import RecurrentDepthLM
 from recurra.models.folder import load as load
 from recurra.models.forecaster import Forecaster
 from recurra.models.handwriting import Handwriting
@@ -19,6 +21,8 @@ MODELS: dict[str, Any] = {
     "language_model": LanguageModel,
     "classifier": Classifier,
     "forecaster": Forecaster,
+    "recurrent_depth_lm": RecurrentDepthLM,
+    "depth_recurrent": DepthRecurrent,
     "seq2seq": Seq2Seq,
     "bahdanau": Bahdanau,
     "ctc": CTC,
