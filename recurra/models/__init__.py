@@ -8,25 +8,25 @@ from recurra.models.budget import count as count, solve_width as solve_width
 from recurra.models.classifier import Classifier
 from recurra.models.ctc import CTC
 from recurra.models.depth_recurrent import DepthRecurrent
-from recurra.models.recurrent_depth_lm import RecurrentDepthLM
 from recurra.models.folder import load as load
 from recurra.models.forecaster import Forecaster
 from recurra.models.handwriting import Handwriting
 from recurra.models.language_model import LanguageModel
 from recurra.models.latent_ode import LatentODE
 from recurra.models.lrcn import LRCN
+from recurra.models.recurrent_depth_lm import RecurrentDepthLM
 from recurra.models.seq2seq import Seq2Seq
 
 MODELS: dict[str, Any] = {
     "language_model": LanguageModel,
     "classifier": Classifier,
     "forecaster": Forecaster,
-    "recurrent_depth_lm": RecurrentDepthLM,
-    "depth_recurrent": DepthRecurrent,
     "seq2seq": Seq2Seq,
     "bahdanau": Bahdanau,
     "ctc": CTC,
     "handwriting": Handwriting,
     "lrcn": LRCN,
     "latent_ode": LatentODE,
+    "depth_recurrent": DepthRecurrent,
+    "recurrent_depth_lm": RecurrentDepthLM,
 }
