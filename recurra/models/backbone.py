@@ -10,15 +10,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from recurra.clock import Clock
+from recurra.memory import MEMORIES
 from recurra.mixers import MIXERS, Mixer
 from recurra.shapes import Float, State, Tensor
 
 
-def parse(pattern: str) -> list[str]:
+def parse(pattern: str, known: Any = MIXERS, kind: str = "mixer") -> list[str]:
     """The mixers that a pattern names, in order: "mamba2*3,sliding_window" is three of one and one of the other.
 
     Raises:
-        ValueError: it names no mixer that there is (the nearest is given), or is not of that form.
+        ValueError: it names none of the `known` (the nearest is given), or is not of that form.
     """
     names = []
     for part in pattern.split(","):
@@ -26,8 +27,9 @@ def parse(pattern: str) -> list[str]:
         if match is None:
             raise ValueError(f"{pattern!r} is not a pattern: write names and counts, such as mamba2*3,sliding_window")
         name, times = match[1], int(match[2] or 1)
-        if name not in MIXERS:
-            raise ValueError(f"there is no mixer {name!r}{nearest(name, MIXERS)}; `recurra list` shows them all")
+        if name not in known:
+            seen = "`recurra list` shows them all" if known is MIXERS else f"there are {', '.join(known)}"
+            raise ValueError(f"there is no {kind} {name!r}{nearest(name, known)}; {seen}")
         names += [name] * times
     return names
 
@@ -38,18 +40,18 @@ def nearest(word: str, words: Any) -> str:
     return f", did you mean {found[0]!r}?" if found else ""
 
 
-def build_mixer(name: str, width: int, keywords: dict[str, Any]) -> Mixer:
-    """A mixer with its keywords.
+def build_mixer(name: str, width: int, keywords: dict[str, Any], table: Any = MIXERS) -> Any:
+    """A mixer, or a row of another table, with its keywords.
 
     Raises:
         ValueError: it has no such keyword (the nearest is given), or the values do not fit.
     """
-    known = [x for x in inspect.signature(MIXERS[name]).parameters if x != "width"]
+    known = [x for x in inspect.signature(table[name]).parameters if x != "width"]
     for keyword in keywords:
         if keyword not in known:
             has = f"; it has {', '.join(known)}" if known else ""
             raise ValueError(f"{name} has no keyword {keyword!r}{nearest(keyword, known)}{has}")
-    return MIXERS[name](width, **keywords)
+    return table[name](width, **keywords)
 
 
 def place(layers: list[str], index: int) -> dict[str, int]:
@@ -66,13 +68,12 @@ def place(layers: list[str], index: int) -> dict[str, int]:
 def undecayed_parameters(model: nn.Module) -> set[str]:
     """Names of the parameters that weight decay must leave alone.
 
-    Vectors (biases, norms, decays, time steps), and the matrices that a mixer names in its `undecayed`.
+    Vectors (biases, norms, decays, time steps), and the matrices that a part names in its `undecayed`.
     """
     names = {name for name, p in model.named_parameters() if p.ndim < 2}
     for path, module in model.named_modules():
-        if isinstance(module, Mixer):
-            names |= {f"{path}.{own}" for own in module.undecayed}
-    # a mixer may name parameters that only some of its forms have
+        names |= {f"{path}.{own}" for own in getattr(module, "undecayed", ())}
+    # a part may name parameters that only some of its forms have
     return names & {name for name, _ in model.named_parameters()}
 
 
@@ -92,15 +93,22 @@ class GatedMLP(nn.Module):
         return self.out(F.silu(gate) * value)
 
 
-class Block(nn.Module):
-    """A mixer over time, then a gated MLP at each step; both read a norm of the stream and add to it."""
+def _feed_forward(name: str, width: int, hidden: int, memories: dict[str, dict[str, Any]]) -> nn.Module | None:
+    """A memory, a gated MLP, or, where an MLP is to have no units, nothing."""
+    if name != "mlp":
+        return build_mixer(name, width, memories.get(name, {}), MEMORIES)
+    return GatedMLP(width, hidden) if hidden else None
 
-    def __init__(self, mixer: Mixer, width: int, hidden: int, dropout: float) -> None:
+
+class Block(nn.Module):
+    """A mixer over time, then a gated MLP, or a memory, at each step; both read a norm of the stream and add to it."""
+
+    def __init__(self, mixer: Mixer, width: int, mlp: nn.Module | None, dropout: float) -> None:
         super().__init__()
         self.mixer_norm = nn.RMSNorm(width, eps=1e-6)
         self.mixer: Any = mixer
-        self.mlp_norm = nn.RMSNorm(width, eps=1e-6) if hidden else None
-        self.mlp = GatedMLP(width, hidden) if hidden else None
+        self.mlp_norm = None if mlp is None else nn.RMSNorm(width, eps=1e-6)
+        self.mlp: Any = mlp
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -130,6 +138,9 @@ class Backbone(nn.Module):
         mixers: keywords of mixers, by name.
         hidden: of each block's MLP; None: 8/3 of the width, to a multiple of 8; 0: no MLP.
         dropout: on what each branch adds, while training.
+        feed_forward: what follows the mixers, in order and repeated: "mlp", or memories by name, such as
+            "mlp*3,product_key_memory".
+        memories: keywords of memories, by name.
     """
 
     def __init__(
@@ -140,21 +151,28 @@ class Backbone(nn.Module):
         mixers: dict[str, dict[str, Any]] | None = None,
         hidden: int | None = None,
         dropout: float = 0.0,
+        feed_forward: str = "mlp",
+        memories: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         if width < 1 or depth < 1:
             raise ValueError(f"width {width} and depth {depth} must be at least 1")
         names, mixers = parse(pattern), mixers or {}
-        for name in mixers:
-            if name not in names:
-                raise ValueError(f"keywords are given for {name!r}, but the pattern {pattern!r} has none")
+        after, memories = parse(feed_forward, (*MEMORIES, "mlp"), "feed-forward layer"), memories or {}
+        for given, some, whole in ((mixers, names, pattern), (memories, after, feed_forward)):
+            for name in given:
+                if name not in some or name == "mlp":
+                    raise ValueError(f"keywords are given for {name!r}, but the pattern {whole!r} has none")
         hidden = round(width / 3) * 8 if hidden is None else hidden
         layers = [names[i % len(names)] for i in range(depth)]
         placed = (place(layers, i) | mixers.get(name, {}) for i, name in enumerate(layers))
         self.blocks: Any = nn.ModuleList(
-            Block(build_mixer(name, width, keywords), width, hidden, dropout)
-            for name, keywords in zip(layers, placed, strict=True)
-        )
+            Block(
+                build_mixer(name, width, keywords), width,
+                _feed_forward(after[i % len(after)], width, hidden, memories), dropout,
+            )
+            for i, (name, keywords) in enumerate(zip(layers, placed, strict=True))
+        )  # fmt: skip
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self._scale_outputs(depth)
 
