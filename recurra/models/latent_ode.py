@@ -95,7 +95,7 @@ class LatentODE(nn.Module):
         return z, torch.zeros(batch, 1, dtype=torch.bool, device=like.device)
 
     def forward(
-        self, x: Float[Tensor, "B T 2F"], state: State | None = None, clock: Clock | None = None
+        self, x: Float[Tensor, "B T G"], state: State | None = None, clock: Clock | None = None
     ) -> tuple[Float[Tensor, "B T O"], State]:
         """Read backwards and follow forwards, or with a state follow further.
 
@@ -128,7 +128,7 @@ class LatentODE(nn.Module):
 
     def _find(
         self,
-        x: Float[Tensor, "B T F2"],
+        x: Float[Tensor, "B T G"],
         first: Bool[Tensor, "B T"],
         seen: Bool[Tensor, "B T"],
         dt: Float[Tensor, "B T"],
