@@ -46,6 +46,13 @@ from recurra.mixers.delta.deltaproduct import DeltaProduct
 from recurra.mixers.delta.gated_deltanet import GatedDeltaNet
 from recurra.mixers.delta.kda import KDA
 from recurra.mixers.delta.rwkv7 import RWKV7
+from recurra.mixers.descent.memora import Memora
+from recurra.mixers.descent.miras import Miras
+from recurra.mixers.descent.moneta import Moneta
+from recurra.mixers.descent.titans import Titans
+from recurra.mixers.descent.ttt_linear import TTTLinear
+from recurra.mixers.descent.ttt_mlp import TTTMLP
+from recurra.mixers.descent.yaad import Yaad
 from recurra.mixers.diag.dss import DSS
 from recurra.mixers.diag.gateloop import GateLoop
 from recurra.mixers.diag.gss import GSS
@@ -179,6 +186,13 @@ MIXERS: dict[str, type[Mixer]] = {
     "travelling_waves": TravellingWaves,
     "echo_state": EchoState,
     "transient_states": TransientStates,
+    "ttt_linear": TTTLinear,
+    "ttt_mlp": TTTMLP,
+    "titans": Titans,
+    "miras": Miras,
+    "moneta": Moneta,
+    "yaad": Yaad,
+    "memora": Memora,
     "ntm": NTM,
     "dnc": DNC,
 }

@@ -225,7 +225,7 @@ def _descent(net, chunk=7, momentum=False, scale=False, huber=False, **more):
         sizes, gates = net.sizes, (B, T, 1)
         q, k = (F.normalize(_normal(B, T, 1, sizes[0], dtype=dtype), dim=-1) for _ in range(2))
         v = _normal(B, T, 1, sizes[-1], dtype=dtype)
-        start, initial, moved = (_normal(*s, net.count, dtype=dtype, scale=0.5) for s in ((B, 1), (1,), (B, 1)))
+        start, initial, moved = (_normal(*s, net.size, dtype=dtype, scale=0.5) for s in ((B, 1), (1,), (B, 1)))
         # the rows stand at different places of their chunks
         state = start, 0.1 * moved, 0.5 + torch.rand(B, 1).to(dtype), torch.tensor([0.0, 3.0 % chunk]).to(dtype)
         rate, turn, forget = (torch.rand(*gates, dtype=torch.float64).to(dtype) for _ in range(3))

@@ -24,14 +24,25 @@ from recurra.ops.steps import restart
 from recurra.shapes import Float, Tensor
 
 
+class Momentum(NamedTuple):
+    """How much of the momentum before a chunk, and of its gradients, is where."""
+
+    moved: Float[Tensor, "N B H C"]  # d_t, of S in the weights of step t
+    kept: Float[Tensor, "N B H"]  # of S in S
+    written: Float[Tensor, "N B H C"]  # of the gradient at s in S, at the chunk's end
+
+
 class Shares(NamedTuple):
-    """How much of what is in the weights, for every chunk first: of step t, or at its end for step s."""
+    """How much of what is in the weights of step t, for every chunk."""
 
     kept: Float[Tensor, "N B H C"]  # c_t and a_t, of the start and of X
-    momentum: Float[Tensor, "N B H C"] | None  # d_t, of S
     pairs: Float[Tensor, "N B H C C"]  # w_ts, of the gradient at s
-    momentum_kept: Float[Tensor, "N B H"] | None  # of S in S
-    momentum_end: Float[Tensor, "N B H C"] | None  # of the gradient at s in S
+    momentum: Momentum | None
+
+    def chunk(self, n: int) -> "Shares":
+        """Those of one chunk."""
+        momentum = None if self.momentum is None else Momentum(*(x[n] for x in self.momentum))
+        return Shares(self.kept[n], self.pairs[n], momentum)
 
 
 def declines(record: Descent, state: DescentState) -> str | None:
@@ -46,15 +57,13 @@ def scan(record: Descent, state: DescentState) -> tuple[Tensor, DescentState]:
     vectors += [] if record.threshold is None else [record.threshold]
     query, key, value, *threshold = (x.unbind(0) for x in _by_chunk(plan, vectors))
     shares = _shares(record, plan)
-    each = [x if x is None else x.unbind(0) for x in shares]
     reads, whole = [], plan.complete.all(0).tolist()
     for n in range(len(query)):
         if plan.begins is not None:
             state = begin(record.initial, plan.begins[:, n], state)
-        own = Shares(*(None if x is None else x[n] for x in each))
         ends = None if whole[n] else plan.complete[:, n]
         limit = threshold[0][n] if threshold else None
-        read, state = _chunk(record, own, state, ends, query[n], key[n], value[n], limit, first=n == 0)
+        read, state = _chunk(record, shares.chunk(n), state, ends, query[n], key[n], value[n], limit, first=n == 0)
         reads.append(read)
     read = torch.stack(reads, 1).transpose(2, 3)
     return plan.scatter(read), (*state[:3], plan.position, *state[4:])
@@ -73,12 +82,13 @@ def _shares(record: Descent, plan: Layout) -> Shares:
     decay = logs[0] if record.log_decay is not None else torch.zeros_like(rate)
     kept, pairs = _left(decay)
     if record.log_momentum is None:
-        return Shares(kept, None, pairs * rate.mT, None, None)
+        return Shares(kept, pairs * rate.mT, None)
     # where no step is there is nothing of the momentum to add
     pairs = pairs * plan.taken.transpose(0, 1)[:, :, None, None]
     lasting, turned = _left(logs[-1])
     written = turned * rate.mT
-    return Shares(kept, (pairs @ lasting[..., None])[..., 0], pairs @ written, lasting[..., -1], written[..., -1, :])
+    momentum = Momentum((pairs @ lasting[..., None])[..., 0], lasting[..., -1], written[..., -1, :])
+    return Shares(kept, pairs @ written, momentum)
 
 
 def _left(log: Float[Tensor, "N B H C 1"]) -> tuple[Tensor, Tensor]:
@@ -110,7 +120,8 @@ def _chunk(
     if first:
         held.append((shares.kept if tau is None else tau * shares.kept, net.layers(moved)))
     if shares.momentum is not None:
-        held.append((shares.momentum if tau is None else tau * shares.momentum, net.layers(momentum[0])))
+        carried = shares.momentum.moved
+        held.append((carried if tau is None else tau * carried, net.layers(momentum[0])))
     pairs = shares.pairs if tau is None else tau[:, None] * shares.pairs
     x = net.fed(query)
     for layer, (enters, back) in enumerate(zip(entering, backs, strict=True)):
@@ -122,8 +133,9 @@ def _chunk(
 
     moved = shares.kept[..., -1:] * moved - _written(entering, backs, shares.pairs[..., -1, :])
     if shares.momentum is not None:
-        moved = moved + shares.momentum[..., -1:] * momentum[0]
-        momentum = [shares.momentum_kept[..., None] * momentum[0] - _written(entering, backs, shares.momentum_end)]
+        own = shares.momentum
+        moved = moved + own.moved[..., -1:] * momentum[0]
+        momentum = [own.kept[..., None] * momentum[0] - _written(entering, backs, own.written)]
     kept = shares.kept[..., -1] * kept
     dual = kept[..., None] * start + (moved if tau is None else tau[-1] * moved)
     if record.mirror is not None:

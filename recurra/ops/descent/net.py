@@ -34,7 +34,7 @@ class Net(NamedTuple):
         return [(i + self.bias, o) for i, o in zip(self.sizes[:-1], self.sizes[1:], strict=True)]
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """How many weights there are (P)."""
         return sum(map(math.prod, self.shapes))
 

@@ -1,0 +1,182 @@
+"""A memory that is a small network in training, with all that one needs around it: views of the input, gates, a norm.
+
+Titans and the Miras family are settings of this; what differs between them is said where they are.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from recurra.clock import Clock
+from recurra.ops import Descent, Net, Scan
+from recurra.parts.conv import ShortConvolution
+from recurra.parts.heads import divide
+from recurra.parts.norms import RMSNorm, unit
+from recurra.shapes import Float, Tensor, wide
+
+FORGET = (-5.0, -8.0)  # biases of what heads forget a step, the first and the last: 0.7 % and 0.03 %
+
+
+def sizes_of(size: int, depth: int, expand: int) -> tuple[int, ...]:
+    """What enters, is between, and leaves a network of `depth` layers, `expand` times as wide between as at its ends.
+
+    Raises:
+        ValueError: `depth` or `expand` is less than 1.
+    """
+    for name, given in (("depth", depth), ("expand", expand)):
+        if given < 1:
+            raise ValueError(f"{name} is {given}: it must be at least 1")
+    return (size, *[expand * size] * (depth - 1), size)
+
+
+def start(net: Net, heads: int) -> Float[Tensor, "H P"]:
+    """Initial weights: each layer's as Glorot & Bengio 2010, even within its bound."""
+    bounds = [math.sqrt(6 / sum(shape)) for shape in net.shapes]
+    layers = [torch.empty(heads, math.prod(s)).uniform_(-b, b) for s, b in zip(net.shapes, bounds, strict=True)]
+    return torch.cat(layers, -1)
+
+
+def fresh(initial: Float[Tensor, "H P"], batch: int, momentum: bool = False) -> tuple[Tensor, ...]:
+    """The state of `Descent` before the first step."""
+    initial = initial.to(wide(initial)).expand(batch, *initial.shape)
+    none = torch.zeros_like(initial)
+    state = initial, none, torch.ones_like(none[..., 0]), torch.zeros_like(none[:, 0, 0])
+    return (*state, torch.zeros_like(none)) if momentum else state
+
+
+class Learner(nn.Module):
+    r"""Networks, one a head, that learn to answer keys with values while they are asked queries.
+
+    .. math::
+        y_t = W_o \bigl(\operatorname{norm}(f_{W_t}(q_t)) \odot \sigma(W_g x_t)\bigr) \qquad
+        \theta_t = \theta\, \sigma(\cdot) \qquad \alpha_t = \sigma(\cdot) \qquad \eta_t = \sigma(\cdot) \qquad
+        \delta_t = \operatorname{softplus}(\cdot)
+
+    with q, k, v linear in x, then a short convolution with SiLU, q and k of length one (1e-6 inside the root); one
+    rate, retention, momentum and threshold a head, each of a linear map of x; norm an RMSNorm of each head; and W the
+    recurrence of `Descent`. Heads begin by forgetting at different speeds.
+
+    State: the convolution's past, then that of `Descent`.
+
+    Args:
+        width: features in and out (D).
+        heads: independent memories (H); divides `width`.
+        depth: layers of a memory's network.
+        expand: how much wider it is between them than at its ends.
+        chunk: steps whose gradients are taken at one place (C).
+        rate: the most that a step's learning rate can be.
+        conv_size: inputs that the short convolution sees at each step.
+        momentum: whether there is one.
+        normalised: whether the network's answer is normalised and added to what it was asked.
+        power: p of the loss, the sum of :math:`|e|^p / p`.
+        threshold: whether errors count no more than a threshold.
+        mirror: what makes weights of sums of gradients.
+
+    Raises:
+        ValueError: `heads` does not divide `width`, `depth`, `expand` or `chunk` is less than 1, or `rate` is not
+            greater than 0.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int,
+        depth: int,
+        expand: int,
+        chunk: int,
+        rate: float,
+        conv_size: int,
+        momentum: bool = False,
+        normalised: bool = False,
+        power: float = 2.0,
+        threshold: bool = False,
+        mirror: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        size = divide(width, heads)
+        self.net = Net(sizes_of(size, depth, expand), normalised=normalised)
+        self.heads, self.chunk, self.rate = heads, check_chunk(chunk), check_rate(rate)
+        self.momentum, self.threshold, self.power, self.mirror = momentum, threshold, power, mirror
+        self.project = nn.Linear(width, 3 * width, bias=False)
+        self.conv = ShortConvolution(3 * width, size=conv_size, bias=False)
+        self.gates = nn.Linear(width, (2 + momentum + threshold) * heads)
+        self.initial = nn.Parameter(start(self.net, heads))
+        # an answer as long as the key that it is added to: what is longer can fit no value, and is moved for ever
+        gain = torch.full((heads, size), size**-0.5)
+        self.answer = nn.Parameter(torch.stack([gain, 0 * gain])) if normalised else None
+        self.norm = RMSNorm(size)
+        self.gate = nn.Linear(width, width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.scan = Scan()
+        with torch.no_grad():
+            self.gates.bias.zero_()
+            self.gates.bias[heads : 2 * heads] = torch.linspace(*FORGET, heads)
+
+    def initial_state(self, batch: int) -> tuple[Tensor, ...]:
+        """The initial weights, untouched."""
+        return self.conv.initial_state(batch), *fresh(self.initial, batch, self.momentum)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: tuple[Tensor, ...], clock: Clock | None
+    ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, ...]]:
+        """Project, convolve, learn and ask, normalise, gate."""
+        past, *memory = state
+        mixed, past = self.conv(self.project(x), past, clock)
+        query, key, value = mixed.unflatten(-1, (3, self.heads, -1)).unbind(2)
+        rate, forget, *more = self.gates(x).to(memory[0].dtype).split(self.heads, -1)
+        threshold = F.softplus(more[-1])[..., None].expand_as(value) if self.threshold else None
+        record = Descent(
+            unit(query), unit(key), value, self.rate * rate.sigmoid(), self.initial, self.net, self.chunk,
+            F.logsigmoid(-forget), F.logsigmoid(more[0]) if self.momentum else None, self.answer,
+            power=self.power, threshold=threshold, mirror=self.mirror,
+        )  # fmt: skip
+        read, memory = self.scan(record, tuple(memory), clock)
+        return self.out(self.norm(read).flatten(-2).to(x.dtype) * self.gate(x).sigmoid()), (past, *memory)
+
+
+def check_chunk(chunk: int) -> int:
+    """The length of a chunk.
+
+    Raises:
+        ValueError: it is less than 1.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}: it must be at least 1")
+    return chunk
+
+
+def check_rate(rate: float) -> float:
+    """The rate.
+
+    Raises:
+        ValueError: it is not greater than 0.
+    """
+    if not rate > 0:
+        raise ValueError(f"rate is {rate}: it must be greater than 0")
+    return rate
+
+
+def check_power(power: float) -> float:
+    """The power of a loss.
+
+    Raises:
+        ValueError: it is less than 1.
+    """
+    if not power >= 1:
+        raise ValueError(f"power is {power}: it must be at least 1")
+    return power
+
+
+def check_norm(norm: float) -> float:
+    """The q of a norm that retains.
+
+    Raises:
+        ValueError: it is less than 2.
+    """
+    if not norm >= 2:
+        raise ValueError(f"q is {norm}: it must be at least 2")
+    return norm
