@@ -38,7 +38,8 @@ class AdditiveAttention(nn.Module):
         known: Bool[Tensor, "B S"],
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B S"]]:
         """The context and the shares; `keys` are `self.key(memory)`, the same for all queries."""
-        energy = torch.tanh(self.query(query)[:, None] + keys) @ self.score.to(keys.dtype)
+        asked = self.query(query.to(self.query.weight.dtype))
+        energy = torch.tanh(asked[:, None] + keys) @ self.score.to(keys.dtype)
         energy = energy.masked_fill(~known, torch.finfo(energy.dtype).min)
         share = energy.softmax(-1) * known
         return (share[:, None].to(memory.dtype) @ memory)[:, 0], share
@@ -174,8 +175,8 @@ class Bahdanau(nn.Module):
         places = nn.functional.pad(places, (0, 0, 0, self.source - places.shape[1]))
         new = torch.arange(self.source, device=x.device) < counts[:, None]
         memory = torch.where(new[..., None], places, memory)
-        keys = torch.where(new[..., None], self.attention.key(memory).to(keys.dtype), keys)
-        start = torch.tanh(self.first(memory[:, 0])).to(query.dtype)
+        keys = torch.where(new[..., None], self.attention.key(memory.to(x.dtype)).to(keys.dtype), keys)
+        start = torch.tanh(self.first(memory[:, 0].to(x.dtype))).to(query.dtype)
         return [inner, torch.where(mine[:, None], start, query), memory, keys, known | new]
 
     def _write(

@@ -23,7 +23,8 @@ class Field(nn.Module):
             self.second.bias.zero_()
 
     def forward(self, z: Float[Tensor, "B L"]) -> Float[Tensor, "B L"]:
-        return self.second(torch.tanh(self.first(z)))
+        # the state is wider than narrow weights
+        return self.second(torch.tanh(self.first(z.to(self.first.weight.dtype)))).to(z.dtype)
 
 
 class LatentODE(nn.Module):

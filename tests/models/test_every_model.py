@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from recurra import Clock
 from recurra.models import MODELS, count, load, solve_width
+from recurra.state import leaves
 from recurra.train.measure import step_microseconds
 
 GO = 9
@@ -133,6 +134,14 @@ def test_a_budget_is_met_and_a_step_is_measured(name):
     assert abs(count(MODELS[name](**solved)) / 60_000 - 1) < 0.03
     speed = step_microseconds(MODELS[name](**OWN[name], **SIZE).eval())
     assert (speed is None) == (name == "ctc")
+
+
+@every
+def test_narrow_weights_keep_wide_states(name):
+    model, x = make(name).bfloat16(), row(name)
+    y, state = model(x.bfloat16() if x.is_floating_point() else x)
+    assert y.dtype == torch.bfloat16 and y.isfinite().all()
+    assert not any(part.dtype == torch.bfloat16 for part in leaves(state))
 
 
 @every
