@@ -95,6 +95,13 @@ from recurra.mixers.outer.rwkv4 import RWKV4
 from recurra.mixers.outer.rwkv5 import RWKV5
 from recurra.mixers.outer.rwkv6 import RWKV6
 from recurra.mixers.outer.transnormer import TransNormer
+from recurra.mixers.segment.armt import ARMT
+from recurra.mixers.segment.block_recurrent import BlockRecurrent
+from recurra.mixers.segment.infini_attention import InfiniAttention
+from recurra.mixers.segment.lm2 import LM2
+from recurra.mixers.segment.rmt import RMT
+from recurra.mixers.segment.temporal_latent_bottleneck import TemporalLatentBottleneck
+from recurra.mixers.segment.transformer_xl import TransformerXL
 from recurra.mixers.window.attention import Attention
 from recurra.mixers.window.sliding_window import SlidingWindow
 
@@ -135,6 +142,13 @@ MIXERS: dict[str, type[Mixer]] = {
     "fast_weights_rnn": FastWeightsRNN,
     "attention": Attention,
     "sliding_window": SlidingWindow,
+    "lm2": LM2,
+    "transformer_xl": TransformerXL,
+    "rmt": RMT,
+    "armt": ARMT,
+    "infini_attention": InfiniAttention,
+    "temporal_latent_bottleneck": TemporalLatentBottleneck,
+    "block_recurrent": BlockRecurrent,
     "dss": DSS,
     "gss": GSS,
     "h3": H3,

@@ -42,7 +42,9 @@ class ARMT(Mixer):
     where j runs over segment s, :math:`\epsilon = 10^{-5}`, and :math:`\phi` is the products of relu([u; -u]) and its
     rolls by 1, 2 and 3. The clip, through which no gradient flows, keeps z from growing when a key is written again, so
     that what is rewritten is read once. Rodkin et al. 2024, https://arxiv.org/abs/2407.04841, as in the authors' code:
-    all tokens of a segment are written at once, and W_v starts at zero.
+    all tokens of a segment are written at once, and W_v starts at zero. Where their keys are alike, each corrects the
+    whole error by itself and together they overshoot: with 16 tokens and W_v not trained but random, A grew to 8e4 in
+    8,192 steps and rounding to float32 showed in the first digit; with one, A stayed below 3 and it was 1e-5.
 
     Unlike the paper, the layer's norm, feed-forward net and attention serve the memory tokens inside this mixer, whose
     output is what a residual stream is to be given; positions are rotations by the place in the segment, 0 for the
