@@ -24,6 +24,7 @@ Where = Annotated[pathlib.Path | None, typer.Option("--run", help="The folder to
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable on stdout; progress stays on stderr.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="A mixer's keyword, KEY=VALUE; any number of them.")]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="A task's keyword, KEY=VALUE; any number of them.")]
+Endless = Annotated[bool, typer.Option("--endless", help="Meet each step once, never reset, score as it goes.")]
 RuleSets = Annotated[list[str] | None, typer.Option("--rule-set", help="A rule's keyword, KEY=VALUE.")]
 Tokenizer = Annotated[pathlib.Path | None, typer.Option(help="A tokenizer.json; without one bytes are read.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder, if there is something.")]
@@ -103,6 +104,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of the weights and of the order of the data.")] = None,
     tbptt: Carry = False,
     bf16: Half = False,
+    endless: Endless = False,
     rule: Annotated[str | None, typer.Option(help="How it learns: bptt, tbptt, rtrl, snap, eprop, ...")] = None,
     rule_set: RuleSets = None,
     run: Where = None,
@@ -117,6 +119,7 @@ def train(
 
     training = _training(steps, batch, length, evaluation_length, lr, tbptt, bf16) | {"seed": seed, "rule": rule}
     training["rule_arguments"] = given.pairs(rule_set or [])
+    training |= given.endless(steps) if endless else {}
     model = {"pattern": mixer, "width": width, "depth": depth}
     options = {**training, "source": source, "task": _task(task, tokenizer), "arguments": model}
     resume = resume and run is not None and (run / "config.json").exists()

@@ -38,6 +38,8 @@ class Config:
         rule: how it learns: a row of `recurra.train.rules.RULES`.
         rule_arguments: the rule's keywords.
         tbptt: carry the state from batch to batch, without its history: truncated backpropagation through time.
+        endless: meet every step once, never reset, and score before learning (`recurra.train.stream`); needs `tbptt`.
+            The learning rate stays at its highest.
         seed: of the weights, of the order of the data and of dropout.
         evaluate_every: steps between evaluations on held-out data; there is always one at the end.
         evaluation_tokens: how much held-out data; the same, whatever the seed.
@@ -64,6 +66,7 @@ class Config:
     rule: str = "bptt"
     rule_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     tbptt: bool = False
+    endless: bool = False
     seed: int = 0
     evaluate_every: int = 200
     evaluation_tokens: int = 65536
@@ -80,6 +83,8 @@ class Config:
                 raise RunError(f"{name} is {getattr(self, name)}: it must be greater than 0")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise RunError(f"betas are {self.betas}: each must be at least 0 and less than 1")
+        if self.endless and not self.tbptt:
+            raise RunError("endless carries the state on for ever: it needs tbptt")
         if self.precision not in PRECISIONS:
             raise RunError(f"precision is {self.precision!r}: it must be {' or '.join(PRECISIONS)}")
 

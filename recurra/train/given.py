@@ -10,6 +10,7 @@ from recurra.train.compare import CompareConfig
 from recurra.train.config import Config, nearest
 from recurra.train.errors import RunError
 from recurra.train.presets import PRESETS
+from recurra.train.stream import FOR_EVER
 
 DEFAULT = "mamba2"  # the mixer, where none is named
 
@@ -85,6 +86,11 @@ def run_settings(options: dict[str, Any], keywords: Iterable[str], before: Confi
     merged = overlay(overlay({"arguments": {"pattern": DEFAULT}}, base), options)
     own = mixer_keywords([merged["arguments"]["pattern"]], pairs(keywords))
     return Config.from_json(_with_keywords(merged, own))
+
+
+def endless(steps: int | None) -> dict[str, Any]:
+    """What a stream without end asks for: the state carried, and no last step unless one is given."""
+    return {"endless": True, "tbptt": True, "steps": FOR_EVER if steps is None else steps}
 
 
 def comparison_settings(

@@ -27,6 +27,7 @@ from recurra.train.progress import Progress, for_stderr
 from recurra.train.result import Result
 from recurra.train.run import Run, begin, exactly
 from recurra.train.schedules import warmup_cosine
+from recurra.train.stream import FOR_EVER, Stream, health
 
 
 def train(
@@ -51,6 +52,7 @@ def train(
     if ended is not None:
         return ended
     task = open_source(config.source, **config.task)
+    task = Stream(task) if config.endless else task
     with exactly(config), stopping.listening() as stop, for_stderr() if progress is None else progress as shown:
         try:
             run = begin(config, task)
@@ -124,22 +126,29 @@ def _loop(
     """All steps that remain, and the last score."""
     score = math.nan
     run.model.train()
-    while run.step < config.steps:
-        _tell(file, shown, _step(run, task, config, folder))
+    steps = min(config.steps, task.batches(config.batch, config.length)) if isinstance(task, Stream) else config.steps
+    while run.step < steps:
+        line = _step(run, task, config, folder)
+        # a stream's file must not grow with every step
+        if not config.endless or run.step % config.evaluate_every == 0:
+            _tell(file, shown, line)
         if run.step == 1:
             metrics.write(file, _about(run, rule=config.rule, memory_bytes=run.rule.memory_bytes))
-        last = run.step == config.steps
+        last = run.step == steps
         if last or run.step % config.evaluate_every == 0:
-            score = evaluate(run.model, task, config)
-            _tell(file, shown, _about(run, held_out=score, measure=task.measure))
+            score = task.take() if isinstance(task, Stream) else evaluate(run.model, task, config)
+            more = health(run.state) if config.endless else {}
+            _tell(file, shown, _about(run, held_out=score, measure=task.measure, **more))
         # read once: a signal may come while the checkpoint is written, and then the next step answers it
         asked = stop.asked
         if last or asked or run.step % config.checkpoint_every == 0:
             checkpoints.save(folder, run, config)
             save_pretrained(run.model, folder, **_sections(task, config))
         if asked and not last:
-            raise Stopped(f"stopped after step {run.step} of {config.steps}; {_kept(folder)}; resume to go on")
+            raise Stopped(f"stopped after step {run.step} of {steps}; {_kept(folder)}; resume to go on")
     # a run that was killed between its last step and its result comes here without a step
+    if config.endless and math.isnan(score):
+        return [line["held_out"] for line in metrics.read(folder) if "held_out" in line][-1]
     return score if math.isfinite(score) else evaluate(run.model, task, config)
 
 
@@ -148,7 +157,8 @@ def _step(run: Run, task: Task, config: Config, folder: pathlib.Path) -> dict[st
     started = time.perf_counter()
     batch = task.batch("train", run.step, config.batch, config.length, config.seed, config.tbptt)
     batch = moved(batch, config.device)
-    rate = warmup_cosine(run.step, config.steps, config.warmup, config.learning_rate, config.final_learning_rate)
+    steps = FOR_EVER if config.endless else config.steps
+    rate = warmup_cosine(run.step, steps, config.warmup, config.learning_rate, config.final_learning_rate)
     set_learning_rate(run.optimiser, rate)
     told: dict[str, float] = {}
 
