@@ -4,7 +4,6 @@ Titans and the Miras family are settings of this; what differs between them is s
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.ops import Descent, Net, Scan
+from recurra.ops.descent.retention import Mirror
 from recurra.parts.conv import ShortConvolution
 from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm, unit
@@ -71,6 +71,7 @@ class Learner(nn.Module):
         conv_size: inputs that the short convolution sees at each step.
         momentum: whether there is one.
         normalised: whether the network's answer is normalised and added to what it was asked.
+        epsilon: of that norm.
         power: p of the loss, the sum of :math:`|e|^p / p`.
         threshold: whether errors count no more than a threshold.
         mirror: what makes weights of sums of gradients.
@@ -92,13 +93,14 @@ class Learner(nn.Module):
         conv_size: int,
         momentum: bool = False,
         normalised: bool = False,
+        epsilon: float = 1e-6,
         power: float = 2.0,
         threshold: bool = False,
-        mirror: Callable[[Tensor], Tensor] | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
         super().__init__()
         size = divide(width, heads)
-        self.net = Net(sizes_of(size, depth, expand), normalised=normalised)
+        self.net = Net(sizes_of(size, depth, expand), normalised=normalised, epsilon=epsilon)
         self.heads, self.chunk, self.rate = heads, check_chunk(chunk), check_rate(rate)
         self.momentum, self.threshold, self.power, self.mirror = momentum, threshold, power, mirror
         self.project = nn.Linear(width, 3 * width, bias=False)
@@ -180,3 +182,14 @@ def check_norm(norm: float) -> float:
     if not norm >= 2:
         raise ValueError(f"q is {norm}: it must be at least 2")
     return norm
+
+
+def check_threshold(threshold: float) -> float:
+    """What a sum must pass to count.
+
+    Raises:
+        ValueError: it is not greater than 0.
+    """
+    if not threshold > 0:
+        raise ValueError(f"threshold is {threshold}: it must be greater than 0")
+    return threshold

@@ -1,6 +1,5 @@
 """A random record of every kind: what the engine tests run over. A new engine adds its factories to RECORDS."""
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -292,7 +291,7 @@ RECORDS: dict[str, Callable] = {
     "descent-ttt": _descent(Net((4, 3, 4), bias=True, approximate="tanh", normalised=True), scale=True),
     "descent-momentum": _descent(Net((3, 4, 2)), momentum=True),
     "descent-each-step": _descent(Net((3, 2)), chunk=1, momentum=True),
-    "descent-lq": _descent(Net((3, 3, 2)), power=3.0, mirror=functools.partial(retention.lq, q=3.0)),
-    "descent-kl": _descent(Net((3, 3, 2)), mirror=retention.kl),
-    "descent-elastic": _descent(Net((3, 2)), huber=True, mirror=functools.partial(retention.elastic, threshold=0.1)),
+    "descent-lq": _descent(Net((3, 3, 2)), power=3.0, mirror=retention.lq(3.0)),
+    "descent-kl": _descent(Net((3, 3, 2)), mirror=retention.kl()),
+    "descent-elastic": _descent(Net((3, 2)), huber=True, mirror=retention.elastic(0.1)),
 }

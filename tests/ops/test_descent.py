@@ -1,7 +1,5 @@
 """What the engine tests do not ask of memories in training: gradients by autograd, neighbours and limits."""
 
-import functools
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -146,16 +144,16 @@ def test_an_outlier_moves_weights_no_further_than_the_threshold(way):
 def test_the_norm_of_two_retains_as_decay_does(way, power):
     record = drawn(NETS["two"], chunk=5, log_decay=share(B, T, H).log(), power=power)
     want, _ = run(record, way)
-    read, _ = run(record._replace(mirror=functools.partial(retention.lq, q=2.0)), way)
+    read, _ = run(record._replace(mirror=retention.lq(2.0)), way)
     assert_close(read, want, rtol=1e-12, atol=1e-12)
 
 
 @each_way
 def test_relative_entropy_keeps_weights_positive_and_their_sums(way):
     """And the sum of logarithms is the published update, whose logarithm is of the weights themselves."""
-    record = drawn(Net((K, V)), mirror=retention.kl, log_decay=share(B, T, H).log())
+    record = drawn(Net((K, V)), mirror=retention.kl(), log_decay=share(B, T, H).log())
     read, (dual, *_) = run(record, way)
-    weights, reads = retention.kl(record.initial.unflatten(-1, (K, V)).expand(B, -1, -1, -1)), []
+    weights, reads = retention.kl().weights(record.initial.unflatten(-1, (K, V)).expand(B, -1, -1, -1)), []
     for t in range(T):
         key, rate, alpha = record.key[:, t], record.rate[:, t, :, None], record.log_decay[:, t, :, None, None].exp()
         error = torch.einsum("bhk,bhkv->bhv", key, weights) - record.value[:, t]
@@ -170,4 +168,4 @@ def test_relative_entropy_keeps_weights_positive_and_their_sums(way):
 
 def test_soft_thresholding_forgets_what_is_small():
     x = torch.tensor([[-2.0, -0.05, 0.0], [0.05, 0.1, 2.0]])
-    assert_close(retention.elastic(x, threshold=0.1), torch.tensor([[-1.9, 0.0, 0.0], [0.0, 0.0, 1.9]]))
+    assert_close(retention.elastic(0.1).weights(x), torch.tensor([[-1.9, 0.0, 0.0], [0.0, 0.0, 1.9]]))

@@ -23,8 +23,9 @@ class Memora(Mixer):
     :math:`\sigma` is one number a head, of a linear map of x; what is read has an RMSNorm of each head, a sigmoid gate
     and a linear map. All gradients of a chunk of C steps are taken at its start, :math:`t'`.
     Source: Behrouz et al. 2025 (Miras), https://arxiv.org/abs/2504.13173. Unlike there the first step of a chunk is
-    linear too; the loss is halved; :math:`\alpha` and :math:`\eta` are one a head, not one a channel; and the rate has
-    a bound. No code of the authors is public.
+    linear too; the loss is halved; :math:`\alpha` and :math:`\eta` are one a head, not one a channel; the rate has a
+    bound; and the layer norm adds 1e-2 to the variance, as the answers of weights that share out a sum are much alike,
+    and less would make of their rounding what is read. No code of the authors is public.
 
     State: the convolution's past `(B, conv_size - 1, 3 * width)`, then of P weights a head A at the
     chunk's start and how far they have moved since, each `(B, H, P)`, how much of the start is kept `(B, H)`, and the
@@ -60,7 +61,7 @@ class Memora(Mixer):
         super().__init__()
         self.learner = Learner(
             width, heads=heads, depth=depth, expand=expand, chunk=chunk, rate=rate, conv_size=conv_size,
-            normalised=True, mirror=retention.kl,
+            normalised=True, epsilon=1e-2, mirror=retention.kl(),
         )  # fmt: skip
 
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:

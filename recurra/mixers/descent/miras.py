@@ -1,19 +1,18 @@
 """Miras: a memory in training by any of its four choices, of which the delta rule, Titans and others are some."""
 
-import functools
 from collections.abc import Callable
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops.descent import retention
-from recurra.parts.learner import Learner, check_norm, check_power, check_rate
+from recurra.parts.learner import Learner, check_norm, check_power, check_threshold
 from recurra.shapes import Float, Tensor
 
-RETENTIONS: dict[str, Callable[[float], Callable[[Tensor], Tensor] | None]] = {
+RETENTIONS: dict[str, Callable[[float], retention.Mirror | None]] = {
     "decay": lambda strength: None,
-    "lq": lambda strength: functools.partial(retention.lq, q=check_norm(strength)),
-    "kl": lambda strength: retention.kl,
-    "elastic": lambda strength: functools.partial(retention.elastic, threshold=check_rate(strength)),
+    "lq": lambda strength: retention.lq(check_norm(strength)),
+    "kl": lambda strength: retention.kl(),
+    "elastic": lambda strength: retention.elastic(check_threshold(strength)),
 }
 
 

@@ -1,7 +1,5 @@
 """Moneta: a memory network whose errors count by a power of their own, and whose weights are kept to a norm."""
 
-import functools
-
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops.descent import retention
@@ -55,7 +53,7 @@ class Moneta(Mixer):
         depth: int = 2,
         expand: int = 4,
         chunk: int = 16,
-        rate: float = 0.01,
+        rate: float = 0.003,
         power: float = 3.0,
         norm: float = 4.0,
         conv_size: int = 4,
@@ -63,7 +61,7 @@ class Moneta(Mixer):
         super().__init__()
         self.learner = Learner(
             width, heads=heads, depth=depth, expand=expand, chunk=chunk, rate=rate, conv_size=conv_size,
-            normalised=True, power=check_power(power), mirror=functools.partial(retention.lq, q=check_norm(norm)),
+            normalised=True, power=check_power(power), mirror=retention.lq(check_norm(norm)),
         )  # fmt: skip
 
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:

@@ -43,7 +43,7 @@ class TTTLinear(Mixer):
 
     undecayed = ("layer.answer",)
 
-    def __init__(self, width: int, *, heads: int = 4, chunk: int = 16, rate: float = 1.0) -> None:
+    def __init__(self, width: int, *, heads: int = 2, chunk: int = 16, rate: float = 1.0) -> None:
         super().__init__()
         size = divide(width, heads)
         net = Net((size, size), bias=True, normalised=True)

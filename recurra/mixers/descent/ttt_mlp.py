@@ -48,7 +48,7 @@ class TTTMLP(Mixer):
 
     undecayed = ("layer.answer",)
 
-    def __init__(self, width: int, *, heads: int = 4, expand: int = 4, chunk: int = 16, rate: float = 0.1) -> None:
+    def __init__(self, width: int, *, heads: int = 2, expand: int = 4, chunk: int = 16, rate: float = 0.1) -> None:
         super().__init__()
         size = divide(width, heads)
         net = Net(sizes_of(size, 2, expand), bias=True, approximate="tanh", normalised=True)

@@ -4,10 +4,12 @@ What the network is asked (the attentional bias), how it forgets (the retention)
 momentum, mini-batches) are the four choices of Miras; TTT, Titans, Moneta, Yaad and Memora are settings of this record.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
+
 from recurra.ops.descent.net import Net as Net
+from recurra.ops.descent.retention import Mirror
 from recurra.shapes import Bool, Float, Tensor
 
 DescentState = tuple[Tensor, ...]
@@ -52,7 +54,7 @@ class Descent(NamedTuple):
     scale: Float[Tensor, " C"] | None = None  # tau
     power: float = 2.0  # p
     threshold: Float[Tensor, "B T H V"] | None = None  # delta > 0
-    mirror: Callable[[Tensor], Tensor] | None = None  # phi, of each layer's matrix
+    mirror: Mirror | None = None  # phi, of each layer's matrix
     reset: Bool[Tensor, "B T"] | None = None
     valid: Bool[Tensor, "B T"] | None = None
 
@@ -68,4 +70,10 @@ class Descent(NamedTuple):
     def weights(self, dual: Float[Tensor, "B H P"]) -> list[Tensor]:
         """What the network is made of, layer by layer, where A is `dual`."""
         layers = self.net.layers(dual)
-        return layers if self.mirror is None else [self.mirror(layer) for layer in layers]
+        return layers if self.mirror is None else [self.mirror.weights(layer) for layer in layers]
+
+    def settled(self, dual: Float[Tensor, "B H P"]) -> Float[Tensor, "B H P"]:
+        """The sums that have the same weights and are kept where a chunk ends."""
+        if self.mirror is None:
+            return dual
+        return torch.cat([self.mirror.settled(layer).flatten(-2) for layer in self.net.layers(dual)], -1)

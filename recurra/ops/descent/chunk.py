@@ -137,7 +137,7 @@ def _chunk(
         moved = moved + own.moved[..., -1:] * momentum[0]
         momentum = [own.kept[..., None] * momentum[0] - _written(entering, backs, own.written)]
     kept = shares.kept[..., -1] * kept
-    dual = kept[..., None] * start + (moved if tau is None else tau[-1] * moved)
+    dual = record.settled(kept[..., None] * start + (moved if tau is None else tau[-1] * moved))
     if record.mirror is not None:
         # the chunk's last slot: empty, and read by no one, where the chunk is not whole
         whole = net.forward(record.weights(dual), query[..., -1:, :], norm)

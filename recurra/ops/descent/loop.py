@@ -76,12 +76,12 @@ def _step(record: Descent, state: DescentState) -> tuple[Tensor, DescentState]:
     place = position.long()
     shown = moved if record.scale is None else record.scale[place][:, None, None] * moved
     ends = place == record.chunk - 1
-    dual = kept[..., None] * start + shown
+    dual = record.settled(kept[..., None] * start + shown)
     if record.mirror is not None:
         within = zip(weights, net.layers(shown), record.weights(dual), strict=True)
         now = [keep(ends, whole, kept[..., None, None] * w + x) for w, x, whole in within]
     else:
-        now = net.layers(dual)
+        now = record.weights(dual)
     read = net.forward(now, record.query.transpose(1, 2), norm)[:, :, 0]
     after = keep(ends, dual, start), restart(ends, moved), restart(ends, kept, 1.0), restart(ends, position + 1)
     return read, (*after, *momentum)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from recurra.shapes import Float, Tensor
 
-EPSILON = 1e-6  # of the layer norm, and under the power of an error
+EPSILON = 1e-6  # under the power of an error
 
 
 class Net(NamedTuple):
@@ -27,6 +27,7 @@ class Net(NamedTuple):
     bias: bool = False  # the last row of a layer's matrix, whose input is one
     approximate: str = "none"  # or "tanh": how GELU is computed
     normalised: bool = False
+    epsilon: float = 1e-6  # of the layer norm
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -56,7 +57,7 @@ class Net(NamedTuple):
         if norm is None:
             return last
         gain, shift = norm[:, :, None].unbind(0)
-        return x + gain * F.layer_norm(last, last.shape[-1:], eps=EPSILON) + shift
+        return x + gain * F.layer_norm(last, last.shape[-1:], eps=self.epsilon) + shift
 
     def forward(self, weights: list[Tensor], x: Float[Tensor, "B H C K"], norm: Tensor | None) -> Tensor:
         """The answer to every x."""
@@ -81,7 +82,7 @@ class Net(NamedTuple):
             if len(given) < len(weights):
                 entering.append(self.between(given[-1]))
         back = _unlike(self.answer(key, given[-1], norm) - value, power, threshold)
-        backs = [back if norm is None else _through_norm(given[-1], norm[0, :, None] * back)]
+        backs = [back if norm is None else _through_norm(given[-1], norm[0, :, None] * back, self.epsilon)]
         for weight, z in zip(weights[:0:-1], given[-2::-1], strict=True):
             back = backs[0] @ (weight[..., :-1, :] if self.bias else weight).mT
             backs.insert(0, torch.ops.aten.gelu_backward(back, z, approximate=self.approximate))
@@ -95,9 +96,9 @@ def _unlike(error: Tensor, power: float, threshold: Tensor | None) -> Tensor:
     return error if power == 2 else error * (error.square() + EPSILON) ** (power / 2 - 1)
 
 
-def _through_norm(z: Tensor, grad: Tensor) -> Tensor:
+def _through_norm(z: Tensor, grad: Tensor, epsilon: float) -> Tensor:
     """The gradient with respect to z, of a layer norm without scale, from that of its output."""
     z = z - z.mean(-1, keepdim=True)
-    inverse = (z.square().mean(-1, keepdim=True) + EPSILON).rsqrt()
+    inverse = (z.square().mean(-1, keepdim=True) + epsilon).rsqrt()
     normal = z * inverse
     return inverse * (grad - grad.mean(-1, keepdim=True) - normal * (grad * normal).mean(-1, keepdim=True))

@@ -5,24 +5,52 @@ are added up, decay and all, on one side of a map, and the weights are on the ot
 https://arxiv.org/abs/2504.13173.
 """
 
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
 from recurra.shapes import Float, Tensor
 
 EPSILON = 1e-6
 
 
-def lq(dual: Float[Tensor, "*B I O"], *, q: float) -> Float[Tensor, "*B I O"]:
+class Mirror(NamedTuple):
+    """A map from sums to weights and, where different sums have the same weights, to those that lose no digits."""
+
+    weights: Callable[[Tensor], Tensor]
+    settled: Callable[[Tensor], Tensor] = lambda dual: dual
+
+
+def lq(q: float) -> Mirror:
     r""":math:`A / \lVert A \rVert_q^{q-2}`, the norm over all of the matrix and with 1e-6 inside the root."""
+    return Mirror(functools.partial(_normed, q=q))
+
+
+def kl() -> Mirror:
+    """Positive weights: the softmax over the inputs of each output, times how many there are, so that 1 is the mean.
+
+    As the softmax of a logarithm of a softmax is the softmax itself, adding up logarithms needs no normalisation; but
+    what they share would grow until it hid how they differ.
+    """
+    return Mirror(_shares, _centred)
+
+
+def elastic(threshold: float) -> Mirror:
+    """Weights that are zero until enough was added up: soft thresholding."""
+    return Mirror(functools.partial(_thresholded, threshold=threshold))
+
+
+def _normed(dual: Float[Tensor, "*B I O"], q: float) -> Float[Tensor, "*B I O"]:
     return dual * ((dual.square() + EPSILON) ** (q / 2)).sum((-2, -1), keepdim=True) ** (2 / q - 1)
 
 
-def kl(dual: Float[Tensor, "*B I O"]) -> Float[Tensor, "*B I O"]:
-    """Positive weights: the softmax over the inputs of each output, times how many there are, so that 1 is the mean.
-
-    As the softmax of a logarithm of a softmax is the softmax itself, adding up logarithms needs no normalisation.
-    """
+def _shares(dual: Float[Tensor, "*B I O"]) -> Float[Tensor, "*B I O"]:
     return dual.shape[-2] * dual.softmax(-2)
 
 
-def elastic(dual: Float[Tensor, "*B I O"], *, threshold: float) -> Float[Tensor, "*B I O"]:
-    """Weights that are zero until enough was added up: soft thresholding."""
+def _centred(dual: Float[Tensor, "*B I O"]) -> Float[Tensor, "*B I O"]:
+    return dual - dual.mean(-2, keepdim=True)
+
+
+def _thresholded(dual: Float[Tensor, "*B I O"], threshold: float) -> Float[Tensor, "*B I O"]:
     return dual - dual.clamp(-threshold, threshold)

@@ -58,8 +58,8 @@ def test_what_cannot_be_built_is_refused(kind):
     cls = TTTLinear if kind == "linear" else TTTMLP
     with pytest.raises(ValueError, match="a head has 3 features: they are turned in pairs"):
         cls(6, heads=2)
-    with pytest.raises(ValueError, match="width is 10: it must be a multiple of heads, which is 4"):
-        cls(10)
+    with pytest.raises(ValueError, match="width is 9: it must be a multiple of heads, which is 2"):
+        cls(9)
     with pytest.raises(ValueError, match="chunk is 0: it must be at least 1"):
         cls(8, chunk=0)
     with pytest.raises(ValueError, match=r"rate is -1\.0: it must be greater than 0"):
