@@ -144,9 +144,11 @@ class ARMT(Mixer):
         key = products(self.memory_key(tokens).to(matrix.dtype))
         strength = F.sigmoid(self.memory_write(tokens).to(matrix.dtype))
         change = self.memory_value(tokens).to(matrix.dtype) - _read(memory, key)
-        known = (key @ total[..., None] + SMALLEST) / (key.square().sum(-1, keepdim=True) + SMALLEST)
-        news = (1 - known).clamp(0, 1).detach()
-        return matrix + key.mT @ (strength * change), total + (news * key).sum(1)
+        # autocast would send sums through bfloat16
+        with torch.autocast(key.device.type, enabled=False):
+            known = (key @ total[..., None] + SMALLEST) / (key.square().sum(-1, keepdim=True) + SMALLEST)
+            news = (1 - known).clamp(0, 1).detach()
+            return matrix + key.mT @ (strength * change), total + (news * key).sum(1)
 
 
 def products(x: Float[Tensor, "*B K"]) -> Float[Tensor, "*B P"]:
@@ -158,4 +160,5 @@ def products(x: Float[Tensor, "*B K"]) -> Float[Tensor, "*B P"]:
 def _read(memory: Memory, key: Float[Tensor, "N L P"]) -> Float[Tensor, "N L D"]:
     """What the memory has for keys."""
     matrix, total = memory
-    return key @ matrix / (key @ total[..., None] + SMALLEST)
+    with torch.autocast(key.device.type, enabled=False):
+        return key @ matrix / (key @ total[..., None] + SMALLEST)

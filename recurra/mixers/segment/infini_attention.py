@@ -92,12 +92,15 @@ class InfiniAttention(Mixer):
         if self.delta:
             value = value - _recall(memory, key)
         key = elu_plus_one(key.to(matrix.dtype))
-        return matrix + torch.einsum("bchk,bchv->bhkv", key, value.to(matrix.dtype)), total + key.sum(1)
+        # autocast would send sums through bfloat16
+        with torch.autocast(key.device.type, enabled=False):
+            return matrix + torch.einsum("bchk,bchv->bhkv", key, value.to(matrix.dtype)), total + key.sum(1)
 
 
 def _recall(memory: Memory, query: Float[Tensor, "N Q H K"]) -> Float[Tensor, "N Q H V"]:
     """What queries read, in the memory's type."""
     matrix, total = memory
     query = elu_plus_one(query.to(matrix.dtype))
-    read = torch.einsum("nqhk,nhkv->nqhv", query, matrix)
-    return read / torch.einsum("nqhk,nhk->nqh", query, total).clamp(min=SMALLEST)[..., None]
+    with torch.autocast(query.device.type, enabled=False):
+        read = torch.einsum("nqhk,nhkv->nqhv", query, matrix)
+        return read / torch.einsum("nqhk,nhk->nqh", query, total).clamp(min=SMALLEST)[..., None]

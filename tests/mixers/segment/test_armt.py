@@ -6,7 +6,7 @@ from oracles.stored import numbers
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from recurra.mixers.segment.armt import ARMT, products
+from recurra.mixers.segment.armt import ARMT, _read, products
 from recurra.mixers.window.attention import Attention
 from recurra.ops.delta import Delta
 from recurra.ops.delta.loop import scan
@@ -65,6 +65,13 @@ def test_keys_apart_are_the_delta_rule():
     record = Delta(unit, unit, strength * mixer.memory_value(tokens)[None, :, None], strength * unit)
     expected, _ = scan(record, torch.zeros(1, 1, 24, 16, dtype=torch.float64))
     assert_close(torch.stack(reads), expected[0, :, 0])
+
+
+def test_autocast_leaves_the_memorys_sums_wide():
+    memory, key = (torch.randn(2, 24, 8), torch.rand(2, 24)), torch.rand(2, 5, 24)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = _read(memory, key)
+    assert_close(narrow, _read(memory, key), rtol=0, atol=0)
 
 
 def test_the_feature_map_is_products_of_a_vector_with_its_rolls():

@@ -47,6 +47,15 @@ def test_what_is_written_three_times_is_read(delta, read):
     assert_close(_recall(memory, key), read * value)
 
 
+def test_autocast_leaves_the_memorys_sums_wide():
+    mixer = InfiniAttention(8, segment=5, delta=True)
+    (memory, _), kept = mixer.initial_state(2), torch.randn(2, 5, 16)
+    memory = mixer._write(memory, kept)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = mixer._write(memory, kept)
+    assert_close(narrow, mixer._write(memory, kept), rtol=0, atol=0)
+
+
 def test_before_a_segment_is_full_nothing_is_remembered():
     mixer = InfiniAttention(8, segment=5)
     _, ((matrix, total), (_, past)) = mixer(torch.randn(2, 4, 8))
