@@ -3,19 +3,19 @@
 import torch
 
 from recurra.clock import Clock
-from recurra.shapes import State, Tensor
+from recurra.shapes import State, Tensor, wide
 from recurra.state import each
 from recurra.tasks import Batch
 from recurra.train.config import Config
 
 
 def forward(model: torch.nn.Module, batch: Batch, state: State | None, config: Config) -> tuple[Tensor, State]:
-    """Outputs in float32 and the state after the batch, in the run's precision."""
+    """Outputs and the state after the batch, in the run's precision; outputs are float32 at least."""
     clock = Clock(batch.reset, batch.valid, batch.dt)
     kind = torch.device(config.device).type
     with torch.autocast(kind, torch.bfloat16, enabled=config.precision == "bfloat16"):
         outputs, state = model(batch.inputs, state, clock or None)
-    return outputs.float(), state
+    return outputs.to(wide(outputs)), state
 
 
 def carried(state: State) -> State:

@@ -108,6 +108,8 @@ def _figures(runs: Sequence[Run], rows: Sequence[dict], references: dict[str, fl
         yield _figure(f"Held-out {measure} against {x}", unit, measure, series, levels)
     for x, unit in (("tokens", "training tokens"), ("seconds", "seconds of training")):
         yield _figure(f"Training loss against {x}", unit, "loss, nats", _series(runs, x, "loss", "lines"))
+    memory = f"Held-out {measure} against the rule's memory"
+    yield _figure(memory, "bytes kept for credit", measure, _memory(runs), levels)
     series = [
         {
             "name": html.escape(row["mixer"]), "group": i, "first": True, "mode": "markers",
@@ -143,6 +145,21 @@ def _series(runs: Sequence[Run], x: str, y: str, mode: str) -> list[dict[str, An
             "name": html.escape(run.group), "group": _order(runs).index(run.group), "first": first, "mode": mode,
             "x": [_short(v) for v in xs], "y": [_short(v) for v in ys],
         })  # fmt: skip
+    return found
+
+
+def _memory(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Each run as a point, where any learns by another rule than backpropagation: what it keeps, what it reached."""
+    if all(run.config["training"].get("rule", "bptt") == "bptt" for run in runs):
+        return []
+    found = []
+    for run in runs:
+        kept = next((line["memory_bytes"] for line in run.lines if line.get("memory_bytes")), None)
+        scores = [line["held_out"] for line in run.lines if "held_out" in line]
+        if kept and scores:
+            own = {"name": html.escape(run.group), "group": _order(runs).index(run.group), "mode": "markers"}
+            first = all(x["group"] != own["group"] for x in found)
+            found.append({**own, "first": first, "x": [kept], "y": [_short(scores[-1])]})
     return found
 
 

@@ -9,10 +9,30 @@ from recurra.train.config import Config
 from recurra.train.errors import RunError
 from recurra.train.rules.backpropagation import BPTT, TBPTT
 from recurra.train.rules.base import LearningRule as LearningRule, Update as Update
+from recurra.train.rules.curriculum import Curriculum
+from recurra.train.rules.eligibility import RFLO, EProp
+from recurra.train.rules.force import Force
+from recurra.train.rules.forward_mode import RTRL, SnAp
+from recurra.train.rules.fptt import FPTT
+from recurra.train.rules.kronecker import KFRTRL
+from recurra.train.rules.linear_unit import OnlineLRU
+from recurra.train.rules.rank_one import UORO
+from recurra.train.rules.target_dynamics import TargetDynamics
 
 RULES: dict[str, type[LearningRule]] = {
     "bptt": BPTT,
     "tbptt": TBPTT,
+    "rtrl": RTRL,
+    "snap": SnAp,
+    "uoro": UORO,
+    "kf_rtrl": KFRTRL,
+    "eprop": EProp,
+    "rflo": RFLO,
+    "online_lru": OnlineLRU,
+    "fptt": FPTT,
+    "force": Force,
+    "target_dynamics": TargetDynamics,
+    "curriculum": Curriculum,
 }
 
 

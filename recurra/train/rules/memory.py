@@ -35,6 +35,11 @@ def counting(model: torch.nn.Module) -> Iterator[Kept]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.x):
         yield kept
-    # each piece of memory once, however many tensors lie in it
-    storages = {held.x.untyped_storage().data_ptr(): held.x.untyped_storage().nbytes() for held in alive}
-    kept.nbytes = sum(size for place, size in storages.items() if place not in weights)
+    # each piece of memory once, however many tensors lie on it
+    pieces: dict[int, dict[int, int]] = {}
+    sizes: dict[int, int] = {}
+    for held in alive:
+        storage = held.x.untyped_storage()
+        pieces.setdefault(storage.data_ptr(), {})[held.x.data_ptr()] = held.x.nbytes
+        sizes[storage.data_ptr()] = storage.nbytes()
+    kept.nbytes = sum(min(sizes[x], sum(pieces[x].values())) for x in pieces if x not in weights)
