@@ -31,6 +31,9 @@ class NestedLogic(Task):
     answers are drawn equally often at every depth, and chance is exactly 1/2. (Of expressions of depth 0 and 1 there
     are few; those on one side of the split need not be balanced.)
 
+    Going by the outermost operator alone (| says true, & false, ! before it the opposite) is right in 73 to 80 of a
+    hundred at depths 2 to 8: less than that is no evidence of nesting understood.
+
     Tokens: F T & | ! ( ) and a blank, of which as many stand in front as there is room, and ?. Answers are F and T.
 
     Args:
