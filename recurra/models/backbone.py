@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.memory import MEMORIES
 from recurra.mixers import MIXERS, Mixer
+from recurra.parts.experts import Experts
 from recurra.shapes import Float, State, Tensor
 
 
@@ -93,11 +94,45 @@ class GatedMLP(nn.Module):
         return self.out(F.silu(gate) * value)
 
 
+class SquaredMLP(nn.Module):
+    """Two projections with the square of a ReLU between: y = W_o max(0, W_i x)^2.
+
+    Source: So et al. 2021, https://arxiv.org/abs/2109.08668.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.inside = nn.Linear(width, hidden, bias=False)
+        self.out = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        return self.out(F.relu(self.inside(x)).square())
+
+
+MLPS: dict[str, type[nn.Module]] = {"mlp": GatedMLP, "squared_mlp": SquaredMLP}
+CHOOSING: dict[str, type[nn.Module]] = {**MEMORIES, "experts": Experts}
+
+
 def _feed_forward(name: str, width: int, hidden: int, memories: dict[str, dict[str, Any]]) -> nn.Module | None:
-    """A memory, a gated MLP, or, where an MLP is to have no units, nothing."""
-    if name != "mlp":
-        return build_mixer(name, width, memories.get(name, {}), MEMORIES)
-    return GatedMLP(width, hidden) if hidden else None
+    """A memory, experts, an MLP, or, where there is to be none or it is to have no units, nothing."""
+    if name in CHOOSING:
+        return build_mixer(name, width, memories.get(name, {}), CHOOSING)
+    return MLPS[name](width, hidden) if hidden and name != "none" else None
+
+
+def _once(layers: list[str], after: list[str], shared: list[str]) -> list[int]:
+    """For each block of a stack the first that it is one with: itself, where its mixer is not `shared`.
+
+    Raises:
+        ValueError: a shared mixer is none of the stack's, or is not followed by the same layer everywhere.
+    """
+    for name in shared:
+        if name not in layers:
+            raise ValueError(f"{name!r} is to be shared, but the pattern has none")
+        kinds = {after[i] for i, layer in enumerate(layers) if layer == name}
+        if len(kinds) > 1:
+            raise ValueError(f"{name!r} is shared: one block cannot be followed by {' and by '.join(sorted(kinds))}")
+    return [layers.index(name) if name in shared else i for i, name in enumerate(layers)]
 
 
 class Block(nn.Module):
@@ -126,7 +161,7 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The stack. State: a tuple with the state of each block's mixer.
+    """The stack. State: a tuple with the state of the mixer at each depth, also where several depths share a block.
 
     Mixers that take `layer` and `depth` are told which of those of their kind they are. What the first mixer of a kind
     that `shares` has to share is given to the later ones at the same steps: it is no state.
@@ -138,9 +173,11 @@ class Backbone(nn.Module):
         mixers: keywords of mixers, by name.
         hidden: of each block's MLP; None: 8/3 of the width, to a multiple of 8; 0: no MLP.
         dropout: on what each branch adds, while training.
-        feed_forward: what follows the mixers, in order and repeated: "mlp", or memories by name, such as
-            "mlp*3,product_key_memory".
-        memories: keywords of memories, by name.
+        feed_forward: what follows the mixers, in order and repeated: "mlp", "squared_mlp", "none", "experts", or
+            memories by name, such as "mlp*3,product_key_memory".
+        memories: keywords of memories and experts, by name.
+        shared: mixers that have one block, the same weights at every depth where the pattern has them (Glorioso et al.
+            2024, https://arxiv.org/abs/2405.16712).
     """
 
     def __init__(
@@ -153,26 +190,29 @@ class Backbone(nn.Module):
         dropout: float = 0.0,
         feed_forward: str = "mlp",
         memories: dict[str, dict[str, Any]] | None = None,
+        shared: list[str] | None = None,
     ) -> None:
         super().__init__()
         if width < 1 or depth < 1:
             raise ValueError(f"width {width} and depth {depth} must be at least 1")
         names, mixers = parse(pattern), mixers or {}
-        after, memories = parse(feed_forward, (*MEMORIES, "mlp"), "feed-forward layer"), memories or {}
+        after, memories = parse(feed_forward, (*CHOOSING, *MLPS, "none"), "feed-forward layer"), memories or {}
         for given, some, whole in ((mixers, names, pattern), (memories, after, feed_forward)):
             for name in given:
-                if name not in some or name == "mlp":
+                if name not in some or name in (*MLPS, "none"):
                     raise ValueError(f"keywords are given for {name!r}, but the pattern {whole!r} has none")
         hidden = round(width / 3) * 8 if hidden is None else hidden
-        layers = [names[i % len(names)] for i in range(depth)]
-        placed = (place(layers, i) | mixers.get(name, {}) for i, name in enumerate(layers))
+        layers, after = ([some[i % len(some)] for i in range(depth)] for some in (names, after))
+        once = _once(layers, after, shared or [])
+        own = sorted(set(once))
+        # which of the blocks stands at each depth; None: each at its own
+        self.order = [own.index(i) for i in once] if shared else None
+        layers, after = ([some[i] for i in own] for some in (layers, after))
+        placed = [place(layers, i) | mixers.get(name, {}) for i, name in enumerate(layers)]
         self.blocks: Any = nn.ModuleList(
-            Block(
-                build_mixer(name, width, keywords), width,
-                _feed_forward(after[i % len(after)], width, hidden, memories), dropout,
-            )
-            for i, (name, keywords) in enumerate(zip(layers, placed, strict=True))
-        )  # fmt: skip
+            Block(build_mixer(name, width, keywords), width, _feed_forward(kind, width, hidden, memories), dropout)
+            for name, keywords, kind in zip(layers, placed, after, strict=True)
+        )
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self._scale_outputs(depth)
 
@@ -186,16 +226,21 @@ class Backbone(nn.Module):
         """Whether every part honours `Clock.dt`."""
         return all(block.mixer.timed for block in self.blocks)
 
+    @property
+    def stack(self) -> "list[Block]":
+        """The blocks as the stream meets them: one that several depths share comes several times."""
+        return list(self.blocks) if self.order is None else [self.blocks[i] for i in self.order]
+
     def initial_state(self, batch: int) -> State:
         """The state before the first step."""
-        return tuple(block.mixer.initial_state(batch) for block in self.blocks)
+        return tuple(block.mixer.initial_state(batch) for block in self.stack)
 
     def forward(
         self, x: Float[Tensor, "B T D"], state: State | None = None, clock: Clock | None = None
     ) -> tuple[Float[Tensor, "B T D"], State]:
         states: State = self.initial_state(len(x)) if state is None else state
         after, firsts = [], {}
-        for block, before in zip(self.blocks, states, strict=True):
+        for block, before in zip(self.stack, states, strict=True):
             kind = type(block.mixer)
             x, new, firsts[kind] = block(x, before, clock, firsts.get(kind))
             after.append(new)

@@ -29,7 +29,7 @@ class LanguageModel(nn.Module):
         hidden: of each block's MLP; None: 8/3 of the width; 0: no MLP.
         dropout: while training, on the embedding and on what each branch adds.
         tied: whether the read-out is the embedding's transpose.
-        feed_forward, memories: of the backbone.
+        feed_forward, memories, shared: of the backbone.
     """
 
     name: ClassVar[str] = "language_model"
@@ -47,17 +47,18 @@ class LanguageModel(nn.Module):
         tied: bool = True,
         feed_forward: str = "mlp",
         memories: dict[str, dict[str, Any]] | None = None,
+        shared: list[str] | None = None,
     ) -> None:
         super().__init__()
         self.config = dict(
             vocabulary=vocabulary, width=width, depth=depth, pattern=pattern,
             mixers=mixers or {}, hidden=hidden, dropout=dropout, tied=tied,
-            feed_forward=feed_forward, memories=memories or {},
+            feed_forward=feed_forward, memories=memories or {}, shared=shared or [],
         )  # fmt: skip
         self.embedding = nn.Embedding(vocabulary, width)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.dropout = nn.Dropout(dropout)
-        self.backbone = Backbone(width, depth, pattern, mixers, hidden, dropout, feed_forward, memories)
+        self.backbone = Backbone(width, depth, pattern, mixers, hidden, dropout, feed_forward, memories, shared)
         self.out = None if tied else nn.Linear(width, vocabulary, bias=False)
 
     @property
