@@ -68,4 +68,48 @@ PRESETS: dict[str, dict[str, Any]] = {
         "vocabulary": 256000, "width": 2560, "depth": 26, "pattern": "rg_lru*2,sliding_window", "hidden": 7680,
         "mixers": {"rg_lru": {"blocks": 10}, "sliding_window": {"heads": 10, "window": 2048}},
     },
+    # Lieber et al. 2024, https://arxiv.org/abs/2403.19887; https://huggingface.co/ai21labs/Jamba-v0.1: 52B. Theirs has
+    # 8 keys and values for 32 heads, no positions, and norms of a Mamba layer's time step, B and C
+    "jamba_52b": {
+        "vocabulary": 65536, "width": 4096, "depth": 32, "pattern": "mamba*4,attention,mamba*3", "hidden": 14336,
+        "tied": False, "mixers": {"attention": {"heads": 32}}, "feed_forward": "mlp,experts",
+        "memories": {
+            "experts": {"experts": 16, "top": 2, "hidden": 14336, "normalised": False, "balance": 0.001},
+        },
+    },
+    # Glorioso et al. 2024, https://arxiv.org/abs/2405.16712; https://huggingface.co/Zyphra/Zamba-7B-v1. Theirs has a
+    # shared block that reads the embedding beside the stream, twice as wide, a map of its own for what is read at each
+    # depth, a GELU, and two heads in a Mamba layer: 4 % more parameters
+    "zamba_7b": {
+        "vocabulary": 32000, "width": 3712, "depth": 89,
+        "pattern": "mamba*2,attention,mamba*5,attention" + ",mamba*6,attention" * 11 + ",mamba*3", "hidden": 14848,
+        "mixers": {"attention": {"heads": 16}}, "shared": ["attention"],
+        "feed_forward": "none*2,mlp,none*5,mlp" + ",none*6,mlp" * 11 + ",none*3",
+    },
+    # IBM 2025, https://huggingface.co/ibm-granite/granite-4.0-h-tiny: 7B, of 64 experts 6, and a shared one of twice
+    # their size. Theirs has 4 keys and values for 12 heads, no positions, and factors at the embedding and the branches
+    "granite4_h_tiny": {
+        "vocabulary": 100352, "width": 1536, "depth": 40, "pattern": "mamba2*5,attention,mamba2*4",
+        "mixers": {"mamba2": {"heads": 48, "state_size": 128}, "attention": {"heads": 12}}, "feed_forward": "experts",
+        "memories": {"experts": {"experts": 64, "top": 6, "hidden": 512, "shared": 2}},
+    },
+    # NVIDIA 2025, https://arxiv.org/abs/2504.03624: 8B; https://docs.nvidia.com/nemo/megatron-bridge/latest/models/llm/
+    # nemotronh.html. Each of its layers is a mixer or an MLP: two are one block here. Theirs has 8 keys and values for
+    # 32 heads
+    "nemotron_h_8b": {
+        "vocabulary": 131072, "width": 4096, "depth": 28,
+        "pattern": "mamba2*4,attention" + ",mamba2*5,attention" * 3 + ",mamba2*5", "hidden": 21504, "tied": False,
+        "mixers": {"mamba2": {"heads": 128, "state_size": 128, "groups": 8}, "attention": {"heads": 32}},
+        "feed_forward": "squared_mlp*3,none,squared_mlp" + ",squared_mlp*4,none,squared_mlp" * 3 + ",squared_mlp*5",
+    },
+    # Ren et al. 2024, https://arxiv.org/abs/2406.07522; https://github.com/microsoft/Samba/blob/main/lit_gpt/config.py,
+    # as the next
+    "samba_421m": {
+        "vocabulary": 32000, "width": 1536, "depth": 12, "pattern": "mamba,sliding_window", "hidden": 4096,
+        "mixers": {"sliding_window": {"heads": 12, "window": 2048}},
+    },
+    "samba_1b3": {
+        "vocabulary": 32000, "width": 2304, "depth": 18, "pattern": "mamba,sliding_window", "hidden": 6144,
+        "mixers": {"sliding_window": {"heads": 18, "window": 2048}},
+    },
 }  # fmt: skip
