@@ -20,6 +20,9 @@ BY_LOOP = ("hippo", "lmu", "fast_weights_rnn")
 BY_LOOP += ("ntm", "dnc", "ltc", "conv_lstm", "neural_ode", "ode_rnn", "gru_d", "neural_cde")
 # these go segment by segment: at 65,536 steps, twice each, their errors are at most 6e-7, 6e-7, 4e-7 and 2e-5
 BY_LOOP += ("rmt", "armt", "block_recurrent", "temporal_latent_bottleneck")
+# and these chunk by chunk: 3e-5, 8e-6, 2e-6, 2e-5, 2e-6 and 2e-4; but 5e-2 of moneta, at single steps (half of all are
+# below 9e-6), whose weights are sums over a power of their own norm: the more the sums have faded, the more they turn
+BY_LOOP += ("titans", "ttt_linear", "ttt_mlp", "miras", "yaad", "memora", "moneta")
 # before training its state runs round a limit cycle, where errors of phase add up: so much a step, hence 1.5e-3 above;
 # springs that lose nothing swing on at the pace of their rounded step for ever: 3.5e-3 after all steps
 # a unitary matrix keeps every error of phase that its own rounding makes: 4e-8 to 6e-8 a step were measured
