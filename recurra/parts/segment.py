@@ -18,6 +18,8 @@ from recurra.parts.window import attend
 from recurra.shapes import Bool, Float, Int, State, Tensor
 from recurra.state import each
 
+AT_ONCE = 64  # segments that are read together, and whose memories are therefore held at the same time
+
 Open = tuple[Float[Tensor, "B R F"], Int[Tensor, " B"]]  # what is kept of the open segment's steps, and how many
 
 
@@ -31,10 +33,16 @@ class Segments(NamedTuple):
     full: Bool[Tensor, "B S"]  # its last step is here
     order: Int[Tensor, "B T"]  # where every step is among the queries
 
-    def in_time(self, y: Float[Tensor, "N Q G"]) -> Float[Tensor, "B T G"]:
-        """What was read for the queries of all segments (N = B S), in the order of the steps."""
+    def some(self, which: slice) -> "Segments":
+        """Some of every row's segments. Where steps are among all queries stays."""
+        fresh = None if self.fresh is None else self.fresh[:, which]
+        kept, query, place, full = (x[:, which] for x in (self.kept, self.query, self.place, self.full))
+        return Segments(kept, query, place, fresh, full, self.order)
+
+    def in_time(self, y: Float[Tensor, "B S Q D"]) -> Float[Tensor, "B T D"]:
+        """What was read for the queries of all segments, in the order of the steps."""
         order = self.order[..., None].expand(-1, -1, y.shape[-1])
-        return y.reshape(len(order), -1, y.shape[-1]).gather(1, order)
+        return y.flatten(1, 2).gather(1, order)
 
 
 def check_segment(segment: int) -> int:
@@ -109,6 +117,32 @@ def _open(grid: Float[Tensor, "B S C F"], last: Int[Tensor, " B"], past: Int[Ten
     kept = grid[torch.arange(len(grid), device=grid.device), last][:, :-1]
     gone = torch.arange(kept.shape[1], device=grid.device) >= past[:, None]
     return kept.masked_fill(gone[..., None], 0).to(kind), past
+
+
+def through(
+    write: Callable[[State, Tensor], State],
+    read: Callable[[State, Tensor, Tensor, Tensor], Tensor],
+    memory: State,
+    start: State,
+    segments: Segments,
+) -> tuple[Float[Tensor, "B T D"], State]:
+    """What all steps read, and what is remembered after them. Memories of no more than AT_ONCE segments are in use.
+
+    Args:
+        write: as for `remember`.
+        read: from memories `(N, ...)` and the query, kept and place of as many segments, what the queries read.
+        memory: before the first segment.
+        start: the memory of a sequence that begins.
+        segments: of the steps.
+    """
+    batch, total = segments.full.shape
+    y = []
+    for first in range(0, total, AT_ONCE):
+        some = segments.some(slice(first, first + AT_ONCE))
+        before, memory = remember(write, memory, start, some)
+        found = read(before, *(x.flatten(0, 1) for x in (some.query, some.kept, some.place)))
+        y.append(found.unflatten(0, (batch, -1)))
+    return segments.in_time(torch.cat(y, 1)), memory
 
 
 def remember(

@@ -8,7 +8,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
-from recurra.parts.segment import FeedForward, Open, arrange, attend_open, check_segment, remember, turned
+from recurra.parts.segment import FeedForward, Open, arrange, attend_open, check_segment, through, turned
 from recurra.parts.window import attend
 from recurra.shapes import Float, Tensor
 
@@ -103,13 +103,16 @@ class ARMT(Mixer):
         memory, opened = state
         segments, opened = arrange(x, x, opened, clock)
         start, _ = self.initial_state(len(x))
-        before, memory = remember(self._write, memory, start, segments)
-        asked, place = segments.query.flatten(0, 1), segments.place.flatten(0, 1)
-        recalled = self._recall(before, asked)
-        key, value = self._keys(self._enter(before, segments.kept.flatten(0, 1)))
-        query = self.query(self.enter(asked + recalled)).unflatten(-1, (self.heads, -1))
+        y, memory = through(self._write, self._read, memory, start, segments)
+        return y, (memory, opened)
+
+    def _read(self, memory: Memory, x: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "N Q D"]:
+        """What steps find in the memory and in their segment."""
+        recalled = self._recall(memory, x)
+        key, value = self._keys(self._enter(memory, kept))
+        query = self.query(self.enter(x + recalled)).unflatten(-1, (self.heads, -1))
         read = attend_open(query, key, value, place, self.base)
-        return segments.in_time(recalled + self.out(read.flatten(-2))), (memory, opened)
+        return recalled + self.out(read.flatten(-2))
 
     def _enter(self, memory: Memory, x: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
         """What attention sees: the input and what it recalls, normalised."""

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, arrange, check_segment, remember, turned
+from recurra.parts.segment import Open, arrange, check_segment, through, turned
 from recurra.parts.window import attend
 from recurra.shapes import Float, Int, Tensor
 
@@ -90,13 +90,16 @@ class BlockRecurrent(Mixer):
                        ((self.key, self.value), (self.query, self.state_query)))  # fmt: skip
         segments, opened = arrange(query, kept, opened, clock)
         start, _ = self.initial_state(len(x))
-        (states, earlier, had), memory = remember(self._write, memory, start, segments)
-        near, far = segments.query.flatten(0, 1).unflatten(-1, (2, self.heads, -1)).unbind(-3)
-        kept = torch.cat([earlier.to(x.dtype), segments.kept.flatten(0, 1)], 1)
-        window = self._window(near, kept, segments.place.flatten(0, 1), had)
-        _, key, value = self._states(states, x.dtype)
-        read = torch.cat([window.flatten(-2), attend(far, key, value).flatten(-2)], -1)
-        return segments.in_time(self.out(read)), (memory, opened)
+        y, memory = through(self._write, self._read, memory, start, segments)
+        return y, (memory, opened)
+
+    def _read(self, memory: Memory, query: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "M Q D"]:
+        """What queries find in the states and in their window."""
+        states, earlier, had = memory
+        near, far = query.unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        window = self._window(near, torch.cat([earlier.to(kept.dtype), kept], 1), place, had)
+        _, key, value = self._states(states, kept.dtype)
+        return self.out(torch.cat([window.flatten(-2), attend(far, key, value).flatten(-2)], -1))
 
     def _window(
         self,

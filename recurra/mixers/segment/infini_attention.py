@@ -8,7 +8,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.features import elu_plus_one
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, arrange, attend_open, check_segment, remember
+from recurra.parts.segment import Open, arrange, attend_open, check_segment, through
 from recurra.shapes import Float, Tensor
 
 Memory = tuple[Float[Tensor, "B H K V"], Float[Tensor, "B H K"]]
@@ -73,13 +73,17 @@ class InfiniAttention(Mixer):
         kept = torch.cat([self.key(x), self.value(x)], -1)
         segments, opened = arrange(self.query(x), kept, opened, clock)
         start, _ = self.initial_state(len(x))
-        before, memory = remember(self._write, memory, start, segments)
-        key, value = self._split(segments.kept.flatten(0, 1))
-        query = segments.query.flatten(0, 1).unflatten(-1, (self.heads, -1))
-        local = attend_open(query, key, value, segments.place.flatten(0, 1), self.base)
+        y, memory = through(self._write, self._read, memory, start, segments)
+        return y, (memory, opened)
+
+    def _read(self, memory: Memory, query: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "N Q D"]:
+        """What queries find in the memory and in their segment."""
+        key, value = self._split(kept)
+        query = query.unflatten(-1, (self.heads, -1))
+        local = attend_open(query, key, value, place, self.base)
         gate = F.sigmoid(self.gate)[:, None]
-        read = gate * _recall(before, query).to(local.dtype) + (1 - gate) * local
-        return segments.in_time(self.out(read.to(x.dtype).flatten(-2))), (memory, opened)
+        read = gate * _recall(memory, query).to(local.dtype) + (1 - gate) * local
+        return self.out(read.to(query.dtype).flatten(-2))
 
     def _split(self, kept: Float[Tensor, "N C F"]) -> tuple[Tensor, ...]:
         """Keys and values of every head."""

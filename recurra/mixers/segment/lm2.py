@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, arrange, attend_open, check_segment, remember
+from recurra.parts.segment import Open, arrange, attend_open, check_segment, through
 from recurra.shapes import Float, Tensor
 
 
@@ -85,14 +85,18 @@ class LM2(Mixer):
         kept = torch.cat([self.key(x), self.value(x), x], -1)
         segments, opened = arrange(torch.cat([self.query(x), self.read_query(x)], -1), kept, opened, clock)
         start, _ = self.initial_state(len(x))
-        before, slots = remember(self._write, slots, start, segments)
-        query, asked = segments.query.flatten(0, 1).chunk(2, -1)
-        key, value, _ = segments.kept.flatten(0, 1).chunk(3, -1)
+        y, slots = through(self._write, self._read, slots, start, segments)
+        return y, (slots, opened)
+
+    def _read(self, slots: Tensor, query: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "M Q D"]:
+        """What queries find in the slots, through the gate, and in their segment."""
+        query, asked = query.chunk(2, -1)
+        key, value, _ = kept.chunk(3, -1)
         query, key, value = (z.unflatten(-1, (self.heads, -1)) for z in (query, key, value))
-        local = self.out(attend_open(query, key, value, segments.place.flatten(0, 1), self.base).flatten(-2))
-        before = before.to(x.dtype)
-        read = F.scaled_dot_product_attention(asked, self.read_key(before), self.read_value(before))
-        return segments.in_time(local + F.sigmoid(self.read_gate(read)) * read), (slots, opened)
+        local = self.out(attend_open(query, key, value, place, self.base).flatten(-2))
+        slots = slots.to(kept.dtype)
+        read = F.scaled_dot_product_attention(asked, self.read_key(slots), self.read_value(slots))
+        return local + F.sigmoid(self.read_gate(read)) * read
 
     def _write(self, slots: Float[Tensor, "B N D"], kept: Float[Tensor, "B C F"]) -> Float[Tensor, "B N D"]:
         """The slots after a segment."""

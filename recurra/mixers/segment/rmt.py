@@ -7,7 +7,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
-from recurra.parts.segment import FeedForward, Open, arrange, check_segment, remember, turned
+from recurra.parts.segment import FeedForward, Open, arrange, check_segment, through, turned
 from recurra.parts.window import attend
 from recurra.shapes import Float, Tensor
 
@@ -75,15 +75,18 @@ class RMT(Mixer):
         kept = torch.cat([self.key(x), self.value(x)], -1)
         segments, opened = arrange(self.query(x), kept, opened, clock)
         start, _ = self.initial_state(len(x))
-        before, memory = remember(self._write, memory, start, segments)
-        key, value = self._split(segments.kept.flatten(0, 1))
-        own, read = self._memory(before, x.dtype)
-        place = segments.place.flatten(0, 1)
-        query = turned(segments.query.flatten(0, 1).unflatten(-1, (self.heads, -1)), place, self.base)
-        seen = torch.arange(key.shape[1], device=x.device) <= place[..., None]
+        y, memory = through(self._write, self._read, memory, start, segments)
+        return y, (memory, opened)
+
+    def _read(self, memory: Tensor, query: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "N Q D"]:
+        """What queries find in the memory and in their segment."""
+        key, value = self._split(kept)
+        own, read = self._memory(memory, kept.dtype)
+        query = turned(query.unflatten(-1, (self.heads, -1)), place, self.base)
+        seen = torch.arange(key.shape[1], device=key.device) <= place[..., None]
         seen = torch.cat([seen.new_ones(*place.shape, own.shape[1]), seen], -1)
         read = attend(query, torch.cat([own, key], 1), torch.cat([read, value], 1), seen)
-        return segments.in_time(self.out(read.flatten(-2))), (memory, opened)
+        return self.out(read.flatten(-2))
 
     def _split(self, kept: Float[Tensor, "N C F"]) -> tuple[Tensor, Tensor]:
         """Turned keys, and values, of every head."""

@@ -14,7 +14,7 @@ from recurra.parts.segment import (
     arrange,
     attend_open,
     check_segment,
-    remember,
+    through,
 )
 from recurra.shapes import Float, Tensor
 
@@ -88,15 +88,14 @@ class TemporalLatentBottleneck(Mixer):
         kept = torch.cat([self.key(x), self.value(x), x], -1)
         segments, opened = arrange(torch.cat([self.query(x), x], -1), kept, opened, clock)
         start, _ = self.initial_state(len(x))
-        before, states = remember(self._write, states, start, segments)
-        query, asked = segments.query.flatten(0, 1).chunk(2, -1)
-        change = self._fast(before, query, asked, segments.kept.flatten(0, 1), segments.place.flatten(0, 1))
-        return segments.in_time(change), (states, opened)
+        y, states = through(self._write, self._fast, states, start, segments)
+        return y, (states, opened)
 
     def _fast(
-        self, states: Float[Tensor, "M N D"], query: Tensor, x: Tensor, kept: Float[Tensor, "M C F"], place: Tensor
+        self, states: Float[Tensor, "M N D"], asked: Tensor, kept: Float[Tensor, "M C F"], place: Tensor
     ) -> Float[Tensor, "M Q D"]:
-        """What the fast stream adds to each x."""
+        """What the fast stream adds to each x, which is `asked` after its query."""
+        query, x = asked.chunk(2, -1)
         key, value, _ = kept.chunk(3, -1)
         query, key, value = (z.unflatten(-1, (self.heads, -1)) for z in (query, key, value))
         change = self.out(attend_open(query, key, value, place, self.base).flatten(-2))
@@ -108,7 +107,7 @@ class TemporalLatentBottleneck(Mixer):
         """The slow states after a segment."""
         *_, x = kept.chunk(3, -1)
         place = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
-        fast = x + self._fast(states, self.query(x), x, kept, place)
+        fast = x + self._fast(states, torch.cat([self.query(x), x], -1), kept, place)
         read = self.up(self.norms[4](states).to(x.dtype), self.norms[5](fast))
         states = states + read.to(states.dtype)
         return states + self.feed_forward[2](self.norms[6](states).to(x.dtype)).to(states.dtype)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, arrange, check_segment, remember
+from recurra.parts.segment import Open, arrange, check_segment, through
 from recurra.shapes import Float, Int, Tensor
 
 # inputs, the latest last, and how many of them there are: of the steps before, and of what was compressed
@@ -87,8 +87,12 @@ class TransformerXL(Mixer):
         memory, opened = state
         segments, opened = arrange(x, x, opened, clock)
         start, _ = self.initial_state(len(x))
-        (near, steps, far, shrunk), memory = remember(self._write, memory, start, segments)
-        kept, place = segments.kept.flatten(0, 1), segments.place.flatten(0, 1)
+        y, memory = through(self._write, self._read, memory, start, segments)
+        return y, (memory, opened)
+
+    def _read(self, memory: Memory, x: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "N Q D"]:
+        """What steps find in the memory and in their segment."""
+        near, steps, far, shrunk = memory
         past = torch.cat([far.to(x.dtype), near.to(x.dtype), kept], 1)
         # from the oldest compressed to the last of the segment; what is not there yet is before `steps` and `shrunk`
         index = torch.arange(past.shape[1], device=x.device)
@@ -97,9 +101,9 @@ class TransformerXL(Mixer):
         )
         own = place[..., None] + self.compressed + self.memory
         seen = seen[:, None] & (index <= own)
-        return segments.in_time(self._read(segments.query.flatten(0, 1), past, own - index, seen)), (memory, opened)
+        return self._attend(x, past, own - index, seen)
 
-    def _read(
+    def _attend(
         self, x: Float[Tensor, "N Q D"], past: Float[Tensor, "N L D"], distance: Int[Tensor, "N Q L"], seen: Tensor
     ) -> Float[Tensor, "N Q D"]:
         """Attention by content and distance, in every head."""

@@ -12,6 +12,7 @@ from recurra.mixers.segment.lm2 import LM2
 from recurra.mixers.segment.rmt import RMT
 from recurra.mixers.segment.temporal_latent_bottleneck import TemporalLatentBottleneck
 from recurra.mixers.segment.transformer_xl import TransformerXL
+from recurra.parts import segment
 
 B, T, D = 3, 21, 8
 MAKE = {
@@ -108,3 +109,14 @@ def test_a_full_segment_leaves_nothing_open(make):
     with torch.no_grad():
         _, (_, (kept, past)) = mixer(torch.randn(2, 8, D, dtype=torch.float64))
     assert (kept == 0).all() and past.tolist() == [0, 0]
+
+
+@each_memory
+def test_how_many_segments_are_read_together_changes_nothing(make, monkeypatch):
+    mixer, x, clock = build(make), torch.randn(B, T, D, dtype=torch.float64), ragged()
+    with torch.no_grad():
+        whole, last = mixer(x, None, clock)
+        monkeypatch.setattr(segment, "AT_ONCE", 2)
+        few, end = mixer(x, None, clock)
+    assert_close(few, whole)
+    same(end, last)
