@@ -34,7 +34,7 @@ def test_recursion_is_ridge_regression_of_all_so_far(rows):
 
 def test_a_penalty_of_nothing_is_refused():
     with pytest.raises(ValueError, match="penalty is 0"):
-        RecursiveLeastSquares(3, 1, penalty=0)
+        RecursiveLeastSquares(3, 1, penalty=0.0)
 
 
 def wave(steps):
@@ -137,4 +137,4 @@ def test_what_force_cannot_teach_is_refused(tmp_path):
     with pytest.raises(RunError, match="forecaster of one quantile"):
         train(config(source="parity", task={}), tmp_path / "run", progress=Quiet())
     with pytest.raises(RunError, match="penalty of force is 0"):
-        train(config(rule_arguments={"penalty": 0}), tmp_path / "run", progress=Quiet())
+        train(config(rule_arguments={"penalty": 0.0}), tmp_path / "run", progress=Quiet())
