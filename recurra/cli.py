@@ -91,6 +91,7 @@ def doctor(as_json: Json = False) -> None:
 def train(
     source: Source = None,
     mixer: Annotated[str | None, typer.Option(help="A mixer, or a pattern: mamba2*3,sliding_window.")] = None,
+    preset: Annotated[str | None, typer.Option(help="A model of a published size: mamba_130m, griffin_2b, ...")] = None,
     set_: Sets = None,
     task: Tasks = None,
     tokenizer: Tokenizer = None,
@@ -123,7 +124,8 @@ def train(
     model = {"pattern": mixer, "width": width, "depth": depth}
     options = {**training, "source": source, "task": _task(task, tokenizer), "arguments": model}
     resume = resume and run is not None and (run / "config.json").exists()
-    config = given.run_settings(options, set_ or [], train.read_settings(run) if resume and run else None)
+    before = train.read_settings(run) if resume and run else None
+    config = given.run_settings(options, set_ or [], before, preset)
     folder = run or _folder(config.source, config.arguments["pattern"])
     with _how_to_go_on("train", folder):
         result = train.train(config, folder, resume)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from recurra.models.backbone import parse
+from recurra.models.presets import PRESETS as SIZES
 from recurra.train.compare import CompareConfig
 from recurra.train.config import Config, nearest
 from recurra.train.errors import RunError
@@ -76,14 +77,22 @@ def overlay(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def run_settings(options: dict[str, Any], keywords: Iterable[str], before: Config | None) -> Config:
+def run_settings(
+    options: dict[str, Any], keywords: Iterable[str], before: Config | None, preset: str | None = None
+) -> Config:
     """The settings of a run: what was given over those of the run that goes on (`before`), or over the defaults.
+
+    A `preset` is a model of a published size (`recurra.models.presets`) beneath what was given; how many tokens there
+    are is the source's to say.
 
     Raises:
         RunError: no source, or something given that does not exist.
     """
+    if preset is not None and preset not in SIZES:
+        raise RunError(f"there is no preset {preset!r}{nearest(preset, SIZES)}; there are {', '.join(SIZES)}")
     base = {**Config(source="").to_json(), "source": None} if before is None else before.to_json()
-    merged = overlay(overlay({"arguments": {"pattern": DEFAULT}}, base), options)
+    size = {key: value for key, value in SIZES[preset].items() if key != "vocabulary"} if preset else {}
+    merged = overlay(overlay(overlay({"arguments": {"pattern": DEFAULT}}, base), {"arguments": size}), options)
     own = mixer_keywords([merged["arguments"]["pattern"]], pairs(keywords))
     return Config.from_json(_with_keywords(merged, own))
 

@@ -53,6 +53,21 @@ def test_a_run_takes_defaults_then_what_was_given():
         run_settings({"source": None}, [], None)
 
 
+def test_a_run_takes_a_published_size_then_what_was_given():
+    options = {"source": "t", "arguments": {"pattern": None, "width": 384, "depth": None}}
+    config = run_settings(options, [], None, "samba_421m")
+    # the source says how many tokens there are
+    assert config.arguments == {
+        "pattern": "mamba,sliding_window", "width": 384, "depth": 12, "hidden": 4096,
+        "mixers": {"sliding_window": {"heads": 12, "window": 2048}},
+    }  # fmt: skip
+    own = run_settings(options, ["sliding_window.window=64"], None, "samba_421m").arguments["mixers"]
+    assert own == {"sliding_window": {"heads": 12, "window": 64}}
+    assert run_settings(options, [], config, "samba_421m") == config
+    with pytest.raises(RunError, match="no preset 'samba_1b', did you mean 'samba_1b3'"):
+        run_settings(options, [], None, "samba_1b")
+
+
 def test_a_comparison_takes_a_preset_then_what_was_given():
     config = comparison_settings({"source": "t", "training": {"steps": 5}}, [], "demo", None)
     assert config.mixers == ("lstm", "mamba2", "gated_deltanet", "minmax") and config.training["steps"] == 5
