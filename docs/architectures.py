@@ -61,6 +61,18 @@ ROOMS = {
         "Grids and graphs",
         "Recurrence along two axes or along the edges of a graph, for images and trees; on a sequence a matrix memory.",
     ),
+    "descent": (
+        "Memories in training",
+        "The state is the weights of a small network, which learns at every few steps what it should recall. More is "
+        "kept than a matrix of the same width can hold, and what surprises is kept first. They cost several times a "
+        "matrix memory's arithmetic, and a chunk's steps all see the weights at its start.",
+    ),
+    "segment": (
+        "Segments with a memory between them",
+        "Attention inside a segment, and a state of constant size that is carried from segment to segment: exact "
+        "recall of what is near, a summary of the rest. What a segment writes is read from the next one on, and a "
+        "single step costs as much as the open segment is long.",
+    ),
 }
 
 
