@@ -33,7 +33,7 @@ def run(model: Any, tokens: Int[Tensor, "B T"], program: Program) -> Float[Tenso
     Raises:
         ValueError: the program names a layer that there is not.
     """
-    blocks = model.backbone.blocks
+    blocks = model.backbone.stack
     if not all(0 <= layer < len(blocks) for layer in program):
         raise ValueError(f"the program is {program}: layers are numbered from 0 to {len(blocks) - 1}")
     x, firsts = model.embedding(tokens), {}
@@ -105,7 +105,7 @@ def search(
         raise ValueError(f"budget is {budget}, segment {segment} and most {most}: each must be at least 1")
     if model.training:
         raise ValueError("the model is training: call its eval() before it is looked at")
-    depth, draw = len(model.backbone.blocks), random.Random(seed)
+    depth, draw = len(model.backbone.stack), random.Random(seed)
     known: dict[Program, float] = {}
 
     def value(program: Program) -> float:

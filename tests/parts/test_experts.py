@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from oracles.stored import numbers
 from recurra import Clock
 from recurra.models import LanguageModel
 from recurra.models.backbone import Backbone, GatedMLP
@@ -75,36 +76,13 @@ def test_two_shared_experts_are_one_of_twice_the_size():
     assert_close(layer(x), mlp(x), rtol=1e-12, atol=1e-12)
 
 
-def test_jamba_chooses_so():
-    theirs_of = pytest.importorskip("transformers.models.jamba.modeling_jamba")
-    from transformers import JambaConfig
-
-    config = JambaConfig(hidden_size=8, intermediate_size=12, num_experts=5, num_experts_per_tok=2)
-    theirs, ours = theirs_of.JambaSparseMoeBlock(config).double(), make(experts=5, hidden=12, normalised=False)
-    for p in theirs.parameters():
-        torch.nn.init.normal_(p)
-    ours.router.weight.data = theirs.router.weight.data
-    ours.inside.weight.data, ours.out.weight.data = theirs.experts.gate_up_proj.data, theirs.experts.down_proj.data
-    x = torch.randn(2, 9, 8, dtype=torch.float64)
-    found = theirs(x)
-    # their softmax is float32 whatever x is
-    assert_close(ours(x), found[0] if isinstance(found, tuple) else found, rtol=1e-5, atol=1e-5)
-
-
-def test_granite_chooses_so():
-    theirs_of = pytest.importorskip("transformers.models.granitemoehybrid.modeling_granitemoehybrid")
-    from transformers import GraniteMoeHybridConfig
-
-    more = {"mamba_n_heads": 2, "num_local_experts": 5, "num_experts_per_tok": 3}
-    config = GraniteMoeHybridConfig(hidden_size=8, intermediate_size=12, **more)
-    theirs, ours = theirs_of.GraniteMoeHybridMoE(config).double(), make(experts=5, top=3, hidden=12)
-    for p in theirs.parameters():
-        torch.nn.init.normal_(p)
-    ours.router.weight.data = theirs.router.weight.data
-    ours.inside.weight.data, ours.out.weight.data = theirs.experts.gate_up_proj.data, theirs.experts.down_proj.data
-    x = torch.randn(2, 9, 8, dtype=torch.float64)
-    found = theirs(x)
-    assert_close(ours(x), found[0] if isinstance(found, tuple) else found, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize(("name", "top", "normalised"), [("jamba", 2, False), ("granite", 3, True)])
+def test_transformers_choose_so(name, top, normalised):
+    """Numbers by `tests/oracles/make_experts.py`; their softmax is float32 whatever x is."""
+    weights, stored = numbers("experts", f"{name}.")
+    layer = make(experts=5, top=top, hidden=12, normalised=normalised)
+    layer.load_state_dict(weights)
+    assert_close(layer(stored["x"]), stored["y"], rtol=1e-5, atol=1e-5)
 
 
 def test_the_balance_pulls_as_its_loss_does():
@@ -126,10 +104,10 @@ def test_in_evaluation_nothing_pulls():
 
 
 def test_the_imbalance_is_transformers():
-    theirs = pytest.importorskip("transformers.models.jamba.modeling_jamba").load_balancing_loss_func
-    layer = make(experts=5)
-    x = torch.randn(30, 8, dtype=torch.float64)
-    assert_close(imbalance(*layer.route(x)).float(), theirs((layer.router(x),), 5, 2).float())
+    _, stored = numbers("experts", "balance.")
+    probability = stored["logits"].softmax(-1)
+    found = imbalance(probability, probability.topk(2, -1).indices)
+    assert_close(found, stored["loss"].double(), rtol=1e-6, atol=0)
 
 
 def test_even_use_is_the_least():

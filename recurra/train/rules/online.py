@@ -64,6 +64,8 @@ class OnlineRule(LearningRule):
             raise RunError(f"{config.rule} needs a model that is a stack of mixers, and {model.name} is none")
         if config.precision != "float32":
             raise RunError(f"{config.rule} sums over all of the past: train it in float32, not {config.precision}")
+        if getattr(model.backbone, "order", None) is not None:
+            raise RunError(f"{config.rule} gives credit to each layer by itself, and this model's share a block")
         mixers = [block.mixer for block in model.backbone.blocks]
         self.layers = [Layer(mixer) for mixer in mixers]
         with self.running():

@@ -8,7 +8,7 @@ import torch
 from train.rules import one
 
 from recurra import Clock
-from recurra.models import Forecaster
+from recurra.models import Forecaster, LanguageModel
 from recurra.tasks import open_source
 from recurra.train import Config, RunError, Stopped, metrics, train
 from recurra.train.progress import Quiet
@@ -129,3 +129,9 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, changed,
     with pytest.raises(RunError, match=reason) as caught:
         train(config(**{"rule": "rtrl", **changed}), tmp_path / "run", progress=Quiet())
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_layers_that_share_a_block_are_refused():
+    model = LanguageModel(vocabulary=8, width=8, depth=2, pattern="elman", hidden=0, shared=["elman"])
+    with pytest.raises(RunError, match="share a block"):
+        RULES["rtrl"](model, one.Weighed(), config("rtrl"))
