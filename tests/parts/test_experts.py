@@ -6,10 +6,10 @@ Jamba and Granite with the weights copied across. The balance's gradient is held
 
 import pytest
 import torch
+from oracles.stored import numbers
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from oracles.stored import numbers
 from recurra import Clock
 from recurra.models import LanguageModel
 from recurra.models.backbone import Backbone, GatedMLP
