@@ -296,12 +296,19 @@ def _sru(width: int, steps: int, config: dict[str, Any]) -> Layer:
     return Layer(layer, sequence, step)
 
 
-def _titans(width: int, steps: int, config: dict[str, Any]) -> Layer:
-    """Its own defaults but for a chunk of 64: the mapping to one chunk and batches of C is far slower."""
-    from titans_pytorch import NeuralMemory
+def _titans(**more: Any) -> Build:
+    def build(width: int, steps: int, config: dict[str, Any]) -> Layer:
+        from titans_pytorch import NeuralMemory
 
-    layer = NeuralMemory(width, chunk_size=64)
-    return Layer(layer, lambda x: layer(x)[0], lambda x, state: layer(x, state=state))
+        heads, size = config["heads"], width // config["heads"]
+        layer = NeuralMemory(width, heads=heads, dim_head=size, **more)
+        return Layer(layer, lambda x: layer(x)[0], lambda x, state: layer(x, state=state))
+
+    return build
+
+
+# one update a step, in batches of C, is our rule; its chunks make one update of the gradients of 64 steps, which is less
+SAME_RULE = {"chunk_size": 1, "batch_size": 16, "mem_model_norm_add_residual": False}
 
 
 # mixer -> the same layer elsewhere
@@ -324,6 +331,9 @@ PEERS: dict[str, tuple[Peer, ...]] = {
     "cfc": (Peer("ncps", "ncps", _liquid("CfC", backbone_layers=0)),),
     "ltc": (Peer("ncps", "ncps", _liquid("LTC")),),
     "sru": (Peer("sru", "sru", _sru),),
-    "titans": (Peer("titans-pytorch", "titans-pytorch", _titans),),
+    "titans": (
+        Peer("titans-pytorch", "titans-pytorch", _titans(**SAME_RULE)),
+        Peer("titans-pytorch chunks of 64", "titans-pytorch", _titans(chunk_size=64)),
+    ),
 }
 BASELINE = Peer("nn.LSTM", "torch", _torch(nn.LSTM))
