@@ -307,7 +307,7 @@ def _titans(**more: Any) -> Build:
     return build
 
 
-# one update a step, in batches of C, is our rule; its chunks make one update of the gradients of 64 steps, which is less
+# one update a step, in batches of C, is our rule; its chunks make one update of 64 gradients, which is less
 SAME_RULE = {"chunk_size": 1, "batch_size": 16, "mem_model_norm_add_residual": False}
 
 
