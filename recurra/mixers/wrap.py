@@ -187,8 +187,49 @@ class TopDown(nn.Module):
         return torch.cat(outputs, 1), (states, above)
 
 
+class Residual(nn.Module):
+    r"""Layers that each add to what they read, so that a deep stack begins near the identity and gradients pass by.
+
+    .. math::  x^{(l)}_t = x^{(l-1)}_t + y^{(l)}_t \qquad y^{(l)} = \operatorname{mix}_l(x^{(l-1)})
+
+    Wu et al. 2016, https://arxiv.org/abs/1609.08144, for LSTMs. A step that did not happen puts out zero, as in any
+    mixer. State: a tuple of the layers' states.
+
+    Args:
+        layers: mixers of one width, the lowest first.
+
+    Raises:
+        ValueError: there is none.
+    """
+
+    def __init__(self, *layers: Mixer) -> None:
+        super().__init__()
+        if not layers:
+            raise ValueError("there are no layers: give at least one mixer")
+        self.layers: Any = nn.ModuleList(layers)
+
+    def initial_state(self, batch: int) -> State:
+        """The layers'."""
+        return tuple(layer.initial_state(batch) for layer in self.layers)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: State | None = None, clock: Clock | None = None
+    ) -> tuple[Float[Tensor, "B T D"], State]:
+        """Run over x from `state`, as a mixer does."""
+        state = self.initial_state(len(x)) if state is None else state
+        if clock is not None and clock.valid is not None:
+            x = x.masked_fill(~clock.valid[..., None], 0)
+        after = []
+        for layer, before in zip(self.layers, state, strict=True):
+            y, now = layer(x, before, clock)
+            x = x + y
+            after.append(now)
+        return x, tuple(after)
+
+
 WRAPPERS = {
     "bidirectional": Bidirectional,
+    "residual": Residual,
     "state_regularised": StateRegularised,
     "top_down": TopDown,
     "looped": Looped,

@@ -1,11 +1,11 @@
-"""The law for wrappers that have a state: a cell held to a few states, and layers that hear the layer above."""
+"""The law for wrappers that have a state: cells held to a few states, layers that hear the layer above, residuals."""
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from recurra import MIXERS, Clock, state as states
-from recurra.mixers.wrap import StateRegularised, TopDown
+from recurra.mixers.wrap import Residual, StateRegularised, TopDown
 
 B, T, D = 2, 13, 8
 
@@ -18,6 +18,10 @@ def top_down():
     return TopDown(MIXERS["gru"](D), MIXERS["gla"](D), MIXERS["horn"](D))
 
 
+def residual():
+    return Residual(MIXERS["gru"](D), MIXERS["gla"](D))
+
+
 def build(make):
     wrapped = make().double()
     with torch.no_grad():
@@ -26,7 +30,7 @@ def build(make):
     return wrapped
 
 
-each = pytest.mark.parametrize("make", [regularised, top_down])
+each = pytest.mark.parametrize("make", [regularised, top_down, residual])
 
 
 def same(one, other):
@@ -103,3 +107,12 @@ def test_what_cannot_be_built_is_refused():
     for mixers in ([MIXERS["gru"](D)], [MIXERS["gru"](D), MIXERS["gru"](16)]):
         with pytest.raises(ValueError, match="the widths are"):
             TopDown(*mixers)
+
+
+def test_a_residual_adds_to_what_it_reads():
+    wrapped, x = build(residual), torch.randn(B, T, D, dtype=torch.float64)
+    lower, upper = wrapped.layers
+    first = x + lower(x)[0]
+    assert_close(wrapped(x)[0], first + upper(first)[0], rtol=0, atol=0)
+    with pytest.raises(ValueError, match="give at least one mixer"):
+        Residual()
