@@ -216,11 +216,11 @@ class Residual(nn.Module):
         self, x: Float[Tensor, "B T D"], state: State | None = None, clock: Clock | None = None
     ) -> tuple[Float[Tensor, "B T D"], State]:
         """Run over x from `state`, as a mixer does."""
-        state = self.initial_state(len(x)) if state is None else state
+        states: State = self.initial_state(len(x)) if state is None else state
         if clock is not None and clock.valid is not None:
             x = x.masked_fill(~clock.valid[..., None], 0)
         after = []
-        for layer, before in zip(self.layers, state, strict=True):
+        for layer, before in zip(self.layers, states, strict=True):
             y, now = layer(x, before, clock)
             x = x + y
             after.append(now)
