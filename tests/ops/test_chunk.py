@@ -5,6 +5,7 @@ import torch
 from ops.records import RECORDS, B
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from recurra import state as states
 from recurra.clock import Clock
 from recurra.ops import MAX_PLUS, SUM, Delta, Diag, LowRank, Outer, Selective, ShortConv
 from recurra.ops.conv import chunk as conv_chunk, loop as conv_loop
@@ -20,8 +21,9 @@ CHUNKED = [
     for chunk, loop in [(next((x for x in several if name_of(x) == "chunk"), None), several[-1])]
     if chunk is not None
 ]
-# a state space's method reads a number from its record, and conjugate gradients stop by one: they cannot run nowhere
-ANYWHERE = [x for x in CHUNKED if not str(x.id).startswith(("state-space", "least-squares"))]
+# a state space reads a number from its record, conjugate gradients stop by one, and where the chunks of descent
+# begin is in its state: they cannot run nowhere
+ANYWHERE = [x for x in CHUNKED if not str(x.id).startswith(("state-space", "least-squares", "descent"))]
 each_chunk = pytest.mark.parametrize(("name", "chunk", "loop"), CHUNKED)
 
 
@@ -30,14 +32,15 @@ def _float(x):
 
 
 def _run(module, record, state):
-    """Read, final state, and the gradients of both with respect to every float in the record and the state."""
+    """The read and the final state's parts, and the gradients of all with respect to every float given."""
     record = type(record)(*(x.detach().clone().requires_grad_() if _float(x) else x for x in record))
-    state = state.detach().clone().requires_grad_()
+    state = states.each(lambda x: x.detach().clone().requires_grad_(), state)
     assert module.declines(record, state) is None
     read, last = module.scan(record, state)
     torch.manual_seed(7)
-    total = sum((x * _weight(x)).sum() for x in (read, last))
-    return read.detach(), last.detach(), _gradients(total, record, state)
+    ends = [read, *states.leaves(last)]
+    total = sum((x * _weight(x)).sum() for x in ends)
+    return [x.detach() for x in ends], _gradients(total, record, state)
 
 
 def _weight(x):
@@ -46,14 +49,14 @@ def _weight(x):
 
 
 def _gradients(total, record, state):
-    wanted = [*(x for x in record if _float(x)), state]
+    wanted = [*(x for x in record if _float(x)), *states.leaves(state)]
     total = total.real if total.is_complex() else total
     grads = torch.autograd.grad(total, wanted, allow_unused=True)
     return [torch.zeros_like(w) if g is None else g for g, w in zip(grads, wanted, strict=True)]
 
 
 def _same(got, want, **kw):
-    for x, y in zip((*got[:2], *got[2]), (*want[:2], *want[2]), strict=True):
+    for x, y in zip((*got[0], *got[1]), (*want[0], *want[1]), strict=True):
         torch.testing.assert_close(x, y, **kw)
 
 
@@ -75,15 +78,16 @@ def test_a_reset_inside_a_chunk_forgets_a_ruined_state(name, chunk, loop, bad, a
     reset = torch.zeros(B, 90, dtype=torch.bool)
     reset[0, at] = True  # the other row begins nowhere, and its state is whole
     record, good = prepare(record, state, Clock(reset))
-    ruined = good.clone()
-    ruined[0] = bad
+    ruined = states.each(torch.clone, good)
+    for part in states.leaves(ruined):
+        part[0] = bad
 
     def after(module, state):
         """All there is of the steps from the reset on: no number before it may touch them."""
         live = type(record)(*(x.detach().clone().requires_grad_() if _float(x) else x for x in record))
-        state = state.clone().requires_grad_()
+        state = states.each(lambda x: x.clone().requires_grad_(), state)
         read, last = module.scan(live, state)
-        kept = [read[:, at:], read[1, :at], last]
+        kept = [read[:, at:], read[1, :at], *states.leaves(last)]
         total = sum((x * torch.linspace(-1, 1, x.numel(), dtype=torch.float64).view_as(x)).sum() for x in kept)
         return kept, _gradients(total, live, state)
 
@@ -91,12 +95,14 @@ def test_a_reset_inside_a_chunk_forgets_a_ruined_state(name, chunk, loop, bad, a
     whole, expected = after(loop, good)
     for x, y in zip(kept, whole, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
-    for g, h, x in zip(grads[:-1], expected[:-1], (x for x in record if _float(x)), strict=True):
+    own = [x for x in record if _float(x)]
+    for g, h, x in zip(grads, expected, own, strict=False):
         # a parameter of every step, such as a constant decay, meets the ruined state before the reset
         if x.ndim > 1 and x.shape[1] == 90:
             torch.testing.assert_close(g[:, at:], h[:, at:], rtol=1e-10, atol=1e-10)
             torch.testing.assert_close(g[1], h[1], rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(grads[-1][1], expected[-1][1], rtol=1e-10, atol=1e-10)
+    for g, h in zip(grads[len(own) :], expected[len(own) :], strict=True):
+        torch.testing.assert_close(g[1], h[1], rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("ring", [SUM, MAX_PLUS])
@@ -122,7 +128,7 @@ def test_a_decay_of_zero_forgets(name):
     record.log_decay[torch.rand(record.log_decay.shape) < 0.1] = -torch.inf
     chunk, loop = (m for m in IMPLEMENTATIONS[type(record)] if name_of(m) in ("chunk", "loop"))
     got, want = _run(chunk, record, state), _run(loop, record, state)
-    assert all(torch.isfinite(x).all() for x in (*got[:2], *got[2]))
+    assert all(torch.isfinite(x).all() for x in (*got[0], *got[1]))
     _same(got, want, rtol=1e-10, atol=1e-10)
 
 
@@ -137,12 +143,12 @@ def test_after_the_strongest_decay_the_weakest_is_still_exact(name):
             record = record._replace(log_decay=torch.where(strong, -1000.0, 0.02 * record.log_decay.clamp(min=-1)))
         chunk, loop = (m for m in IMPLEMENTATIONS[type(record)] if name_of(m) in ("chunk", "loop"))
         double = type(record)(*(x.double() if _float(x) else x for x in record))
-        read, last, grads = _run(loop, double, state.double())
-        truth = (read, last, *grads)
+        ends, grads = _run(loop, double, state.double())
+        truth = (*ends, *grads)
         scale.append([float(x.abs().max().clamp(min=1)) for x in truth])
         for into, module in ((ours, chunk), (theirs, loop)):
-            read, last, grads = _run(module, record, state)
-            into.append([float((x - y).abs().max()) for x, y in zip((read, last, *grads), truth, strict=True)])
+            ends, grads = _run(module, record, state)
+            into.append([float((x - y).abs().max()) for x, y in zip((*ends, *grads), truth, strict=True)])
     for mine, loops, sizes in zip(*(zip(*x, strict=True) for x in (ours, theirs, scale)), strict=True):
         assert max(mine) <= 2 * max(loops) + torch.finfo(torch.float32).eps * max(sizes)
 
@@ -175,7 +181,7 @@ def test_everything_is_made_where_the_record_is(name, chunk, loop, reset):
     record, state = RECORDS[name](80, torch.float32)
     record = record._replace(reset=reset)
     there = type(record)(*(x.to("meta") if isinstance(x, Tensor) else x for x in record))
-    _run(chunk, there, state.to("meta"))
+    _run(chunk, there, states.to(state, "meta"))
 
 
 class _Largest(TorchDispatchMode):

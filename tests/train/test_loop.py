@@ -24,7 +24,7 @@ def _tiny(monkeypatch):
 
 def numbers(folder: pathlib.Path) -> list[dict]:
     """The lines of a run without what the clock says."""
-    timed = ("seconds", "tokens_per_second")
+    timed = ("seconds", "tokens_per_second", "memory_bytes")
     return [{k: v for k, v in line.items() if k not in timed} for line in metrics.read(folder)]
 
 

@@ -213,12 +213,15 @@ def declines(engine: str, *tensors: Tensor | None, narrow: Sequence[Tensor | Non
     return _missing(engine, reals.pop())
 
 
-@torch.compiler.assume_constant_result
 def _missing(engine: str, real: str | None) -> str | None:
     """Why there is no library, if there is none."""
     assert real is not None
     library = _library(engine, real)
     return library if isinstance(library, str) else None
+
+
+# what torch.compiler.assume_constant_result does, which would import the compiler, and take seconds
+_missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def aside(scan: Scan) -> Scan:

@@ -39,7 +39,7 @@ class StopAt(Quiet):
 
 
 def numbers(folder):
-    timed = ("seconds", "tokens_per_second")
+    timed = ("seconds", "tokens_per_second", "memory_bytes")
     return [{k: v for k, v in line.items() if k not in timed} for line in metrics.read(folder)]
 
 
