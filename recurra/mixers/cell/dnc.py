@@ -45,7 +45,8 @@ class DNC(Mixer):
 
     Graves et al. 2016, https://doi.org/10.1038/nature20101. As in the authors' code (https://github.com/google-deepmind
     /dnc) usage is at least :math:`10^{-6}` where slots are allocated; unlike it the controller's output is not clipped.
-    Where slots are used alike the first is allocated. No form of this runs all steps at once: it goes one by one.
+    Where slots are used alike, to :math:`10^{-6}`, the first is allocated: theirs lets a rounding decide. No form of
+    this runs all steps at once: it goes one by one.
 
     State: (h, c, r, M, u, w, :math:`w^r`, L, p): `(B, D)` twice, `(B, heads * size)`, `(B, slots * size)`, `(B, slots)`
     twice, `(B, heads * slots)`, `(B, slots * slots)`, `(B, slots)`; without links the last two are not there; float32.
@@ -89,7 +90,9 @@ class DNC(Mixer):
 
 def allocation(usage: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
     """How much of each slot is free to be written: all of the one used least, of others what those before leave."""
-    used, order = (LEAST + (1 - LEAST) * usage).sort(stable=True, dim=-1)
+    # in steps of the least, so that a rounding does not decide between slots used alike
+    order = (usage.detach() / LEAST).round().argsort(stable=True, dim=-1)
+    used = (LEAST + (1 - LEAST) * usage).gather(-1, order)
     before = F.pad(used.cumprod(-1)[:, :-1], (1, 0), value=1.0)
     return torch.empty_like(used).scatter(1, order, (1 - used) * before)
 
