@@ -49,7 +49,7 @@ def test_bounds_of_weights_usage_and_links():
 def test_reads_in_the_order_of_writing():
     """By hand: two slots written in turn are linked; a head on the first that reads along links finds the second.
 
-    After the first slot comes the second: what the first writing touched of the others is less than counts.
+    After the first slot comes the third: the first writing touched the second by the least that counts.
     """
     mixer, far = DNC(8, slots=4, size=1).double(), 800.0
     with torch.no_grad():
@@ -60,12 +60,12 @@ def test_reads_in_the_order_of_writing():
         bias.copy_(torch.tensor([0, 7, -far, 0, far, far, 0, 0, -far, -far, far, -far]))
         _, (*state, link, last) = mixer(torch.zeros(1, 2, 8, dtype=torch.float64))
         order = torch.zeros(4, 4, dtype=torch.float64)
-        order[1, 0] = 1
+        order[2, 0] = 1
         assert_close(link.view(4, 4), order, rtol=0, atol=1e-4)
         bias[5], bias[10], bias[11] = -far, -far, far
         state[6] = torch.tensor([[1.0, 0, 0, 0]]).double()
         _, (*_, looked, _, _) = mixer(torch.zeros(1, 1, 8, dtype=torch.float64), (*state, link, last))
-    assert_close(looked, torch.tensor([[0.0, 1, 0, 0]]).double(), rtol=0, atol=1e-4)
+    assert_close(looked, torch.tensor([[0.0, 0, 1, 0]]).double(), rtol=0, atol=1e-4)
 
 
 def test_without_links_it_reads_by_content():
