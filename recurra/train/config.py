@@ -85,6 +85,8 @@ class Config:
             raise RunError(f"betas are {self.betas}: each must be at least 0 and less than 1")
         if self.endless and not self.tbptt:
             raise RunError("endless carries the state on for ever: it needs tbptt")
+        if self.endless and self.rule == "curriculum":
+            raise RunError("a curriculum asks for its own rows again and again: it cannot be endless")
         if self.precision not in PRECISIONS:
             raise RunError(f"precision is {self.precision!r}: it must be {' or '.join(PRECISIONS)}")
 

@@ -106,7 +106,7 @@ def _start(folder: pathlib.Path, run: Run, task: Task, config: Config, resume: b
     else:
         shown.say(f"{folder} has no checkpoint yet: starting from the first step")
     metrics.drop_after(folder, run.step)
-    shown.begin(run.step, config.steps, nats=task.head != "forecaster")
+    shown.begin(run.step, config.steps if config.steps < FOR_EVER else None, nats=task.head != "forecaster")
 
 
 def _sections(task: Task, config: Config) -> dict[str, Any]:

@@ -19,8 +19,8 @@ class Progress(contextlib.AbstractContextManager[Any]):
     def __exit__(self, *error: object) -> None:
         """The run is over, well or not."""
 
-    def begin(self, step: int, steps: int, nats: bool) -> None:
-        """A run of `steps` goes on after `step`; `nats`: its loss is a surprise, which is also told in bits."""
+    def begin(self, step: int, steps: int | None, nats: bool) -> None:
+        """A run of `steps` (None: it has no end) goes on after `step`; `nats`: its loss is a surprise, which is also told in bits."""
 
     def line(self, line: dict[str, Any]) -> None:
         """A line was written to metrics.jsonl."""
@@ -38,16 +38,18 @@ class Lines(Progress):
 
     def __init__(self, file: Any, pause: float = PAUSE) -> None:
         self.file, self.pause = file, pause
-        self.steps, self.nats, self.due = 0, False, 0.0
+        self.steps: int | None = 0
+        self.nats, self.due = False, 0.0
 
-    def begin(self, step: int, steps: int, nats: bool) -> None:
+    def begin(self, step: int, steps: int | None, nats: bool) -> None:
         self.steps, self.nats = steps, nats
 
     def line(self, line: dict[str, Any]) -> None:
         now = time.monotonic()
         if "loss" not in line or now >= self.due or line["step"] == self.steps:
             self.due = now + self.pause if "loss" in line else self.due
-            self.say(f"step {line['step']}/{self.steps}  {tell(line, self.nats)}")
+            end = "" if self.steps is None else f"/{self.steps}"
+            self.say(f"step {line['step']}{end}  {tell(line, self.nats)}")
 
     def say(self, text: str) -> None:
         print(text, file=self.file, flush=True)
@@ -68,7 +70,7 @@ class Bar(Progress):
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
-    def begin(self, step: int, steps: int, nats: bool) -> None:
+    def begin(self, step: int, steps: int | None, nats: bool) -> None:
         self.nats = nats
         self.run = self.bar.add_task("", total=steps, completed=step, now="")
 

@@ -94,6 +94,8 @@ def test_a_run_that_died_before_its_result_has_its_last_score(tmp_path):
 def test_without_a_carried_state_there_is_no_stream():
     with pytest.raises(RunError, match="needs tbptt"):
         config(tbptt=False)
+    with pytest.raises(RunError, match="a curriculum asks for its own rows"):
+        Config(source="window_parity", steps=4, tbptt=True, endless=True, rule="curriculum")
 
 
 def test_the_command(tmp_path):

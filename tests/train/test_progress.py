@@ -9,11 +9,11 @@ STEP = {"step": 2, "tokens": 512, "seconds": 0.5, "loss": 1.3863, "grad_norm": 1
 SCORE = {"step": 2, "tokens": 512, "seconds": 0.5, "held_out": 2.5, "measure": "bits per byte"}
 
 
-def shown(make, nats: bool) -> str:
+def shown(make, nats: bool, steps: int | None = 4) -> str:
     out = io.StringIO()
     progress: Progress = make(out)
     with progress:
-        progress.begin(0, 4, nats)
+        progress.begin(0, steps, nats)
         progress.line(STEP)
         progress.line(SCORE)
         progress.say("resumed [from] here")
@@ -27,6 +27,7 @@ def test_a_bar_and_lines_tell_loss_bits_pace_and_score():
         assert "held-out bits per byte 2.5" in said and "resumed [from] here" in said
         assert "2/4" in said
         assert "bits)" not in shown(make, nats=False), "an error of numbers is no surprise in bits"
+        assert "4" not in shown(make, nats=False, steps=None).replace("1.3863  1,024", ""), "a stream has no last step"
     assert shown(lambda out: Quiet(), nats=True) == ""
 
 
