@@ -20,7 +20,10 @@ class Progress(contextlib.AbstractContextManager[Any]):
         """The run is over, well or not."""
 
     def begin(self, step: int, steps: int | None, nats: bool) -> None:
-        """A run of `steps` (None: it has no end) goes on after `step`; `nats`: its loss is a surprise, which is also told in bits."""
+        """A run of `steps` (None: it has no end) goes on after `step`.
+
+        `nats`: its loss is a surprise, which is also told in bits.
+        """
 
     def line(self, line: dict[str, Any]) -> None:
         """A line was written to metrics.jsonl."""
