@@ -86,7 +86,7 @@ def test_where_layers_count_each_for_itself_the_search_beats_as_many_guesses(mon
     def reward(program, tokens):
         return -float(sum(abs(program.count(layer) - times) for layer, times in enumerate(best)))
 
-    stack = types.SimpleNamespace(backbone=types.SimpleNamespace(blocks=[None] * 8), training=False)
+    stack = types.SimpleNamespace(backbone=types.SimpleNamespace(stack=[None] * 8), training=False)
     found = [search(stack, text(), reward=reward, budget=60, seed=seed)[-1].reward for seed in range(5)]
     draw = random.Random(0)
     guesses = []
