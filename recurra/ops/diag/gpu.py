@@ -14,35 +14,21 @@ from torch.autograd.function import once_differentiable
 
 from recurra.ops import gpu
 from recurra.ops.diag import Diag
+from recurra.ops.diag.native import COMPLEX, RINGS, unknown
 from recurra.ops.gpu import constexpr
-from recurra.ops.rings import LOG_SUM, MAX_PLUS, MIN_MAX, SUM, Ring
+from recurra.ops.rings import SUM, Ring
 from recurra.shapes import Inexact, Tensor
 
 tl: Any  # Triton's language, bound when a kernel is first wanted
 
-RINGS = {SUM: 0, MIN_MAX: 2, MAX_PLUS: 3, LOG_SUM: 4}
-COMPLEX = 1
 BLOCK = 128  # features of a program, one a thread
 SHORT = 32  # steps that are not cut further
 LANES = 1 << 18  # features side by side that keep a large device busy
 
 
 def declines(record: Diag, state: Tensor) -> str | None:
-    """Another ring, mixed real and complex numbers, or what no kernel takes."""
-    decay, drive, ring, _ = record
-    reason = gpu.declines(decay, drive, state)
-    if reason is not None:
-        return reason
-    if ring not in RINGS:
-        return f"no kernel knows the ring {ring.name}"
-    if decay.shape not in (drive.shape, drive.shape[2:]):
-        return f"a decay of shape {tuple(decay.shape)} is not one of {tuple(drive.shape)} or of its features"
-    kinds = {x.is_complex() for x in (decay, drive, state)}
-    if len(kinds) > 1:
-        return "decay, drive and state must be all real or all complex"
-    if True in kinds and ring is not SUM:
-        return f"the ring {ring.name} needs an order, which complex numbers have not"
-    return None
+    """What no kernel takes, or what no compiled form knows."""
+    return gpu.declines(record.decay, record.drive, state) or unknown(record, state)
 
 
 def scan(record: Diag, state: Inexact[Tensor, "B *F"]) -> tuple[Inexact[Tensor, "B T *F"], Inexact[Tensor, "B *F"]]:

@@ -22,7 +22,12 @@ AROUND = 1 << 20
 
 
 def declines(record: Diag, state: Tensor) -> str | None:
-    """Another ring, mixed real and complex numbers, or what no kernel takes."""
+    """What no compiled form knows, or what no kernel takes."""
+    return unknown(record, state) or native.declines("diag", state, narrow=(record.decay, record.drive))
+
+
+def unknown(record: Diag, state: Tensor) -> str | None:
+    """Another ring, mixed real and complex numbers: what is compiled neither here nor for a GPU."""
     decay, drive, ring, _ = record
     if ring not in RINGS:
         return f"no kernel knows the ring {ring.name}"
@@ -33,7 +38,7 @@ def declines(record: Diag, state: Tensor) -> str | None:
         return "decay, drive and state must be all real or all complex"
     if True in kinds and ring is not SUM:
         return f"the ring {ring.name} needs an order, which complex numbers have not"
-    return native.declines("diag", state, narrow=(decay, drive))
+    return None
 
 
 @native.aside
