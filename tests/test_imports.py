@@ -8,7 +8,7 @@ import pytest
 import recurra
 
 ROOT = pathlib.Path(recurra.__file__).parent
-GROUND = {"shapes", "files", "exits"}
+GROUND = {"shapes", "checks", "files", "exits"}
 STATE = GROUND | {"clock", "state"}
 MIXERS = STATE | {"ops", "parts", "mixers", "memory"}
 TABLES = MIXERS | {"nn", "models", "tasks"}
@@ -16,6 +16,7 @@ WINDOW = ""  # the package itself: its version and where it lies
 # room -> the rooms it may import, besides itself
 MAY = {
     "shapes": set(),
+    "checks": set(),
     "files": set(),
     "exits": {"files"},
     "clock": {"shapes"},

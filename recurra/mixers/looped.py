@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.shapes import Float, State, Tensor, wide
@@ -50,8 +51,7 @@ class Looped(nn.Module):
 
     def __init__(self, mixer: Mixer, *, loops: int = 4, halting: float | None = None) -> None:
         super().__init__()
-        if loops < 1:
-            raise ValueError(f"loops is {loops}: it must be at least 1")
+        at_least(1, loops=loops)
         if halting is not None and not 0 < halting < 1:
             raise ValueError(f"halting is {halting}: it must lie between 0 and 1, such as 0.01")
         self.mixer: Any = mixer

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from recurra.checks import at_least, greater_than, one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.mixers.looped import Looped as Looped
@@ -42,8 +43,7 @@ class Bidirectional(nn.Module):
 
     def __init__(self, forwards: Mixer, backwards: Mixer, *, merge: str = "concat") -> None:
         super().__init__()
-        if merge not in MERGES:
-            raise ValueError(f"merge is {merge!r}: it must be one of {', '.join(MERGES)}")
+        one_of(MERGES, merge=merge)
         if forwards is backwards:
             raise ValueError("both directions are one mixer: give two, each with its own weights")
         self.forwards: Any = forwards
@@ -102,10 +102,8 @@ class StateRegularised(nn.Module):
 
     def __init__(self, cell: Mixer, *, states: int = 10, temperature: float = 1.0) -> None:
         super().__init__()
-        if states < 2:
-            raise ValueError(f"states is {states}: it must be at least 2")
-        if not temperature > 0:
-            raise ValueError(f"temperature is {temperature}: it must be greater than 0")
+        at_least(2, states=states)
+        greater_than(0, temperature=temperature)
         units = _units(cell)
         self.cell: Any = cell
         self.temperature = temperature

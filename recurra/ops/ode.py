@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from recurra.checks import at_least, one_of
 from recurra.shapes import Float, Tensor
 
 # each stage's point in terms of the slopes before it, and the weights of all slopes at the end
@@ -38,10 +39,8 @@ def solver(method: str, steps: int, tolerance: float | None) -> Solver:
             positive for one that needs it.
         ImportError: the method adapts, and torchdiffeq, which has it, is not installed.
     """
-    if method not in TABLEAUS and method not in ADAPTIVE:
-        raise ValueError(f"method is {method!r}: it must be one of {', '.join((*TABLEAUS, *ADAPTIVE))}")
-    if steps < 1:
-        raise ValueError(f"steps is {steps}: it must be at least 1")
+    one_of((*TABLEAUS, *ADAPTIVE), method=method)
+    at_least(1, steps=steps)
     if method in TABLEAUS and tolerance is not None:
         raise ValueError(f"{method} has a fixed step: give it `steps`, not a tolerance of {tolerance}")
     if method in ADAPTIVE:

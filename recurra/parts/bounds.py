@@ -1,5 +1,7 @@
 """The least that a layer's channels may keep at a step, which grows with depth: what both HGRNs share."""
 
+from recurra.checks import layer_of
+
 
 def lower_bound(given: float | None, layer: int, depth: int) -> float:
     """What was given or, without, the layer's share of its stack, layer / depth: 0 for the first.
@@ -10,8 +12,7 @@ def lower_bound(given: float | None, layer: int, depth: int) -> float:
     Raises:
         ValueError: `layer` is not one of `depth`, or the bound is outside [0, 1).
     """
-    if not 0 <= layer < depth:
-        raise ValueError(f"layer is {layer}: with a depth of {depth} it must be at least 0 and less than that")
+    layer_of(depth, layer)
     bound = layer / depth if given is None else given
     if not 0 <= bound < 1:
         raise ValueError(f"lower_bound is {bound}: it must be at least 0 and below 1")

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.ops import Cell, Rule, Scan
 from recurra.shapes import Float, Tensor, wide
@@ -40,9 +41,7 @@ class DenseCell(nn.Module):
 
     def __init__(self, rule: Rule, width: int, units: int, *, project: int | None = None) -> None:
         super().__init__()
-        for name, size in (("width", width), ("units", units), ("project", project)):
-            if size is not None and size < 1:
-                raise ValueError(f"{name} is {size}: it must be at least 1")
+        at_least(1, width=width, units=units, project=project)
         self.rule = rule
         gates, read = rule.drive, project or units
         inputs = [nn.init.xavier_uniform_(torch.empty(units, width)) for _ in range(gates)]

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.ops import Cell, Rule, Scan
 from recurra.shapes import Float, Tensor, wide
@@ -25,9 +26,7 @@ class DiagonalCell(nn.Module):
 
     def __init__(self, rule: Rule, width: int, units: int) -> None:
         super().__init__()
-        for name, size in (("width", width), ("units", units)):
-            if size < 1:
-                raise ValueError(f"{name} is {size}: it must be at least 1")
+        at_least(1, width=width, units=units)
         self.rule = rule
         inputs = [nn.init.xavier_uniform_(torch.empty(units, width)) for _ in range(rule.drive)]
         deviation = (4 / (5 * units)) ** 0.5

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.shapes import Float, Int, Tensor, wide
 
 
@@ -80,14 +81,8 @@ class Experts(nn.Module):
     ) -> None:
         super().__init__()
         hidden = max(1, round(width / 3) * 8 // top) if hidden is None and top > 0 else hidden or 0
-        for name, value, least in (
-            ("top", top, 1),
-            ("hidden", hidden, 1),
-            ("shared", shared, 0),
-            ("balance", balance, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} is {value}: it must be at least {least}")
+        at_least(1, top=top, hidden=hidden)
+        at_least(0, shared=shared, balance=balance)
         if top > experts:
             raise ValueError(f"top is {top}: it must be at most the {experts} experts")
         self.experts, self.top, self.shared = experts, top, shared

@@ -6,6 +6,7 @@ Where they start depends on where a layer lies in its stack: the later, the less
 import torch
 from torch import nn
 
+from recurra.checks import layer_of
 from recurra.clock import Clock
 from recurra.ops.shift import shift
 from recurra.shapes import Float, Tensor
@@ -40,8 +41,7 @@ def place(layer: int, depth: int) -> tuple[float, float]:
     Raises:
         ValueError: there is no such layer.
     """
-    if not 0 <= layer < depth:
-        raise ValueError(f"layer is {layer}: with a depth of {depth} it must be at least 0 and less than that")
+    layer_of(depth, layer)
     return layer / max(depth - 1, 1), 1 - layer / depth
 
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from recurra.checks import greater_than
 from recurra.shapes import Float, Tensor
 
 
@@ -24,8 +25,7 @@ def ridge(
     Raises:
         ValueError: there are no samples, or `penalty` is not greater than 0.
     """
-    if not penalty > 0:
-        raise ValueError(f"penalty is {penalty}: it must be greater than 0")
+    greater_than(0, penalty=penalty)
     if len(features) == 0:
         raise ValueError("there is nothing to learn from: give at least one sample")
     features, targets = features.double(), targets.double()

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from recurra.checks import one_of
 from recurra.clock import Clock
 from recurra.ops import Scan, StateSpace
 from recurra.ops.discretise import zero_order_hold
@@ -36,8 +37,7 @@ class DiagonalStateSpace(nn.Module):
 
     def __init__(self, features: int, units: int, *, start: str, copies: int = 1) -> None:
         super().__init__()
-        if start not in STARTS:
-            raise ValueError(f"start is {start!r}: it must be one of {', '.join(STARTS)}")
+        one_of(STARTS, start=start)
         if start != "real" and units % 2:
             raise ValueError(f"units is {units}: states that come with their conjugates are an even number")
         self.copies = copies

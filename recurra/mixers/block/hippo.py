@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least, one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Projection, Scan
@@ -52,13 +53,10 @@ class HiPPO(Mixer):
         self, width: int, *, measure: str = "legs", order: int = 32, window: float | None = None, channels: int = 1
     ) -> None:
         super().__init__()
-        if measure not in MEASURES:
-            raise ValueError(f"measure is {measure!r}: it must be one of {', '.join(MEASURES)}")
+        one_of(MEASURES, measure=measure)
         if measure == "legs" and window is not None:
             raise ValueError(f"window is {window}: legs has none, it keeps all of the past")
-        for name, size in (("order", order), ("channels", channels)):
-            if size < 1:
-                raise ValueError(f"{name} is {size}: it must be at least 1")
+        at_least(1, order=order, channels=channels)
         if window is not None and not 0 < window < math.inf:
             raise ValueError(f"window is {window}: it must be a time greater than 0")
         self.measure, self.order, self.window = measure, order, 256.0 if window is None else window

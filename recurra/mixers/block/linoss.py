@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least, one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Block, Scan
@@ -50,10 +51,8 @@ class LinOSS(Mixer):
     def __init__(self, width: int, *, units: int | None = None, form: str = "im") -> None:
         super().__init__()
         units = width if units is None else units
-        if form not in FORMS:
-            raise ValueError(f"form is {form!r}: it must be one of {', '.join(FORMS)}")
-        if units < 1:
-            raise ValueError(f"units is {units}: it must be at least 1")
+        one_of(FORMS, form=form)
+        at_least(1, units=units)
         self.form = form
         stiffness, damping, pace = _damped(units) if form == "damped" else (torch.rand(units), None, torch.rand(units))
         self.stiffness, self.pace = nn.Parameter(stiffness), nn.Parameter(pace)

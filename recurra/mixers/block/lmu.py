@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Projection, Scan
@@ -42,9 +43,7 @@ class LMU(Mixer):
 
     def __init__(self, width: int, *, order: int = 32, window: float = 256.0, channels: int = 1) -> None:
         super().__init__()
-        for name, size in (("order", order), ("channels", channels)):
-            if size < 1:
-                raise ValueError(f"{name} is {size}: it must be at least 1")
+        at_least(1, order=order, channels=channels)
         if not 0 < window < math.inf:
             raise ValueError(f"window is {window}: it must be a time greater than 0")
         self.order, self.window = order, window

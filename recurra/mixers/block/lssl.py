@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import LinearSystem, Scan
@@ -38,9 +39,7 @@ class LSSL(Mixer):
 
     def __init__(self, width: int, *, units: int = 64, channels: int = 1) -> None:
         super().__init__()
-        for name, size in (("units", units), ("channels", channels)):
-            if size < 1:
-                raise ValueError(f"{name} is {size}: it must be at least 1")
+        at_least(1, units=units, channels=channels)
         self.read = nn.Parameter(torch.randn(width, channels, units))
         self.skip = nn.Parameter(torch.randn(width, channels))
         self.log_step = nn.Parameter(torch.empty(width))

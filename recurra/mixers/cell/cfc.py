@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from recurra.checks import one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
@@ -75,8 +76,7 @@ class CfC(Mixer):
 
     def __init__(self, width: int, *, form: str = "gated") -> None:
         super().__init__()
-        if form not in RULES:
-            raise ValueError(f"form is {form!r}: it must be one of {', '.join(RULES)}")
+        one_of(RULES, form=form)
         self.rule = RULES[form]
         gates = self.rule.recur
         self.input = nn.Linear(width, gates * width)

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from recurra.checks import at_least, greater_than
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
@@ -56,11 +57,8 @@ class CoRNN(Mixer):
 
     def __init__(self, width: int, *, step: float = 0.042, stiffness: float = 2.7, damping: float = 4.7) -> None:
         super().__init__()
-        if not step > 0:
-            raise ValueError(f"step is {step}: it must be greater than 0")
-        for name, value in (("stiffness", stiffness), ("damping", damping)):
-            if not value >= 0:
-                raise ValueError(f"{name} is {value}: it must be at least 0")
+        greater_than(0, step=step)
+        at_least(0, stiffness=stiffness, damping=damping)
         self.constants = step, stiffness, damping
         self.input = nn.Linear(width, width)
         self.position, self.velocity = (nn.Parameter(torch.empty(width, width)) for _ in range(2))

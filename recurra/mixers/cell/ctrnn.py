@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from recurra.checks import at_least, one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
@@ -84,12 +85,9 @@ class CTRNN(Mixer):
         noise: float = 0.0,
     ) -> None:
         super().__init__()
-        if nonlinearity not in RULES:
-            raise ValueError(f"nonlinearity is {nonlinearity!r}: it must be one of {', '.join(RULES)}")
-        if slowest < 1:
-            raise ValueError(f"slowest is {slowest}: it must be at least 1")
-        if noise < 0:
-            raise ValueError(f"noise is {noise}: it must be at least 0")
+        one_of(RULES, nonlinearity=nonlinearity)
+        at_least(1, slowest=slowest)
+        at_least(0, noise=noise)
         self.rule, self.noise = RULES[nonlinearity], noise
         self.input = nn.Linear(width, width)
         self.recurrent = nn.Parameter(nn.init.orthogonal_(torch.empty(width, width)))

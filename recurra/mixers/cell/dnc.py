@@ -5,6 +5,7 @@ import functools
 import torch
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.controller import Controller, Memory, look_up
@@ -66,9 +67,7 @@ class DNC(Mixer):
 
     def __init__(self, width: int, *, slots: int = 16, size: int = 16, heads: int = 1, links: bool = True) -> None:
         super().__init__()
-        for name, value in (("slots", slots), ("size", size), ("heads", heads)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}: it must be at least 1")
+        at_least(1, slots=slots, size=size, heads=heads)
         of_head = size + 2 + (3 if links else 0)
         chain = (slots * slots, slots) if links else ()
         access = functools.partial(_access, slots=slots, size=size, heads=heads)

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from recurra.checks import at_least, greater_than
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
@@ -66,11 +67,8 @@ class EchoState(Mixer):
     ) -> None:
         super().__init__()
         units = 4 * width if units is None else units
-        if units < 1:
-            raise ValueError(f"units is {units}: it must be at least 1")
-        for name, value in (("radius", radius), ("scale", scale)):
-            if not value > 0:
-                raise ValueError(f"{name} is {value}: it must be greater than 0")
+        at_least(1, units=units)
+        greater_than(0, radius=radius, scale=scale)
         for name, value in (("leak", leak), ("density", density)):
             if not 0 < value <= 1:
                 raise ValueError(f"{name} is {value}: it must be greater than 0 and at most 1")

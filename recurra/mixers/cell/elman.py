@@ -1,5 +1,6 @@
 """The simple recurrent network."""
 
+from recurra.checks import one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops.cell import rules
@@ -28,8 +29,7 @@ class Elman(Mixer):
 
     def __init__(self, width: int, *, nonlinearity: str = "tanh") -> None:
         super().__init__()
-        if nonlinearity not in RULES:
-            raise ValueError(f"nonlinearity is {nonlinearity!r}: it must be one of {', '.join(RULES)}")
+        one_of(RULES, nonlinearity=nonlinearity)
         self.cell = DenseCell(RULES[nonlinearity], width, width)
 
     def initial_state(self, batch: int) -> tuple[Float[Tensor, "B D"], ...]:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
@@ -44,8 +45,7 @@ class FastWeightsRNN(Mixer):
         super().__init__()
         if not 0 <= decay < 1:
             raise ValueError(f"decay is {decay}: it must be at least 0 and below 1, or the weights grow for ever")
-        if loops < 1:
-            raise ValueError(f"loops is {loops}: it must be at least 1")
+        at_least(1, loops=loops)
         step = functools.partial(_step, decay=decay, rate=rate, loops=loops)
         self.rule = Rule("fast_weights", step, 1, 1, state=2, params=2, operator="own")
         self.input = nn.Linear(width, width)

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Scan
@@ -40,8 +41,7 @@ class FERNN(Mixer):
     def __init__(self, width: int, *, channels: int = 2, fastest: int = 1, taps: int = 3) -> None:
         super().__init__()
         self.size = divide(width, channels, among="channels")
-        if fastest < 0:
-            raise ValueError(f"fastest is {fastest}: it must be at least 0")
+        at_least(0, fastest=fastest)
         if taps % 2 == 0 or not 0 < taps <= self.size:
             raise ValueError(f"taps is {taps}: it must be odd, and no more than the ring's {self.size} places")
         self.velocities = range(-fastest, fastest + 1)

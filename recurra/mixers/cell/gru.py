@@ -1,5 +1,6 @@
 """The gated recurrent unit."""
 
+from recurra.checks import one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops.cell import rules
@@ -36,8 +37,7 @@ class GRU(Mixer):
 
     def __init__(self, width: int, *, reset: str = "after") -> None:
         super().__init__()
-        if reset not in RULES:
-            raise ValueError(f"reset is {reset!r}: it must be one of {', '.join(RULES)}")
+        one_of(RULES, reset=reset)
         self.cell = DenseCell(RULES[reset], width, width)
 
     def initial_state(self, batch: int) -> tuple[Float[Tensor, "B D"], ...]:

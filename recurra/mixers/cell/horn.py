@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from recurra.checks import at_least, greater_than
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
@@ -71,13 +72,9 @@ class HORN(Mixer):
         spread: float = 2.0,
     ) -> None:
         super().__init__()
-        for name, value in (("step", step), ("gain", gain), ("frequency", frequency)):
-            if not value > 0:
-                raise ValueError(f"{name} is {value}: it must be greater than 0")
-        if not damping >= 0:
-            raise ValueError(f"damping is {damping}: it must be at least 0")
-        if not spread >= 1:
-            raise ValueError(f"spread is {spread}: it must be at least 1")
+        greater_than(0, step=step, gain=gain, frequency=frequency)
+        at_least(0, damping=damping)
+        at_least(1, spread=spread)
         self.constants = step, gain
         self.input = nn.Linear(width, width)
         bound = width**-0.5

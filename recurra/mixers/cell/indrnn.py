@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from recurra.checks import greater_than
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
@@ -41,8 +42,7 @@ class IndRNN(Mixer):
 
     def __init__(self, width: int, *, bound: float = 1.0) -> None:
         super().__init__()
-        if bound <= 0:
-            raise ValueError(f"bound is {bound}: it must be above 0")
+        greater_than(0, bound=bound)
         self.bound = bound
         self.input = nn.Linear(width, width)
         self.recurrent = nn.Parameter(torch.rand(width))

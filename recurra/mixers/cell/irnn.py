@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from recurra.checks import greater_than
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Rule
@@ -45,8 +46,7 @@ class IRNN(Mixer):
 
     def __init__(self, width: int, *, scale: float = 1.0) -> None:
         super().__init__()
-        if scale <= 0:
-            raise ValueError(f"scale is {scale}: it must be above 0")
+        greater_than(0, scale=scale)
         self.cell = DenseCell(IRNN_RULE, width, width)
         nn.init.normal_(self.cell.input_weight, std=0.001)
         with torch.no_grad():

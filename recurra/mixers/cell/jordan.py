@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
@@ -48,8 +49,7 @@ class Jordan(Mixer):
         hidden = width if hidden is None else hidden
         if not 0 <= decay < 1:
             raise ValueError(f"decay is {decay}: it must be at least 0 and below 1, or the context grows for ever")
-        if hidden < 1:
-            raise ValueError(f"hidden is {hidden}: it must be at least 1")
+        at_least(1, hidden=hidden)
         self.decay = decay
         self.input = nn.Linear(width, hidden)
         self.feedback = nn.Linear(width, hidden, bias=False)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
@@ -57,8 +58,7 @@ class LTC(Mixer):
         units = (width if sparsity is None else 2 * width) if units is None else units
         if units < width:
             raise ValueError(f"units is {units}: it must be at least width, which is {width}")
-        if steps < 1:
-            raise ValueError(f"steps is {steps}: it must be at least 1")
+        at_least(1, steps=steps)
         generator = torch.Generator().manual_seed(seed)
         if sparsity is None:
             wiring = full(width, units, generator)

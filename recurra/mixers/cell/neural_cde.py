@@ -5,6 +5,7 @@ import functools
 import torch
 from torch import nn
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
@@ -55,8 +56,7 @@ class NeuralCDE(Mixer):
         self, width: int, *, channels: int = 8, method: str = "midpoint", steps: int = 1, tolerance: float | None = None
     ) -> None:
         super().__init__()
-        if channels < 1:
-            raise ValueError(f"channels is {channels}: it must be at least 1")
+        at_least(1, channels=channels)
         step = functools.partial(_step, how=solver(method, steps, tolerance))
         self.rule = Rule("neural_cde", step, 1, 1, state=3, operator="own")
         self.path = nn.Linear(width, channels, bias=False)

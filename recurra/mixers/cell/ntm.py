@@ -5,6 +5,7 @@ import functools
 import torch
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.controller import Controller, Memory, look_up
@@ -59,9 +60,7 @@ class NTM(Mixer):
         super().__init__()
         if slots < 3:
             raise ValueError(f"slots is {slots}: it must be at least 3, or a slot's neighbours are not two")
-        for name, value in (("size", size), ("read_heads", read_heads), ("write_heads", write_heads)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}: it must be at least 1")
+        at_least(1, size=size, read_heads=read_heads, write_heads=write_heads)
         heads = read_heads + write_heads
         access = functools.partial(_access, slots=slots, size=size, write_heads=write_heads)
         self.controller = Controller(

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
@@ -63,8 +64,7 @@ class RHN(Mixer):
 
     def __init__(self, width: int, *, depth: int = 3, transform_bias: float = -2.0) -> None:
         super().__init__()
-        if depth < 1:
-            raise ValueError(f"depth is {depth}: it must be at least 1")
+        at_least(1, depth=depth)
         self.depth, self.rule = depth, _rule(depth)
         self.input_weight = nn.Parameter(torch.cat([nn.init.xavier_uniform_(torch.empty(width, width)) for _ in "12"]))
         recurrent = [nn.init.orthogonal_(torch.empty(width, width))[None] for _ in range(2 * depth)]

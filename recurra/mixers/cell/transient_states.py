@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import greater_than
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
@@ -88,9 +89,7 @@ class TransientStates(Mixer):
         if clique < 2:
             raise ValueError(f"clique is {clique}: it must be at least 2, or nobody has a neighbour")
         cliques = divide(width, clique - 1, among="clique less the unit that two share")
-        for name, value in (("step", step), ("filling", filling), ("emptying", emptying)):
-            if not value > 0:
-                raise ValueError(f"{name} is {value}: it must be greater than 0")
+        greater_than(0, step=step, filling=filling, emptying=emptying)
         self.constants = step, filling, emptying
         self.input = nn.Linear(width, width)
         # a ring of cliques, each sharing its last unit with the next one's first

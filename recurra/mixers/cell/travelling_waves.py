@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least, one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
@@ -65,10 +66,8 @@ class TravellingWaves(Mixer):
 
     def __init__(self, width: int, *, columns: int = 4, nonlinearity: str = "tanh") -> None:
         super().__init__()
-        if columns < 1:
-            raise ValueError(f"columns is {columns}: it must be at least 1")
-        if nonlinearity not in ACTIVATIONS:
-            raise ValueError(f"nonlinearity is {nonlinearity!r}: it must be one of {', '.join(ACTIVATIONS)}")
+        at_least(1, columns=columns)
+        one_of(ACTIVATIONS, nonlinearity=nonlinearity)
         self.rule = rule(columns, nonlinearity)
         self.input = nn.Linear(width, width)
         self.boundary = nn.Parameter(F.pad(torch.eye(width)[None], (0, 0, 0, 0, columns - 1, 0)))

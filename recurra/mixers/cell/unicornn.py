@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from recurra.checks import at_least, greater_than
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
@@ -52,10 +53,8 @@ class UnICORNN(Mixer):
 
     def __init__(self, width: int, *, step: float = 0.19, stiffness: float = 30.65) -> None:
         super().__init__()
-        if not step > 0:
-            raise ValueError(f"step is {step}: it must be greater than 0")
-        if not stiffness >= 0:
-            raise ValueError(f"stiffness is {stiffness}: it must be at least 0")
+        greater_than(0, step=step)
+        at_least(0, stiffness=stiffness)
         self.step, self.stiffness = step, stiffness
         self.input = nn.Linear(width, width)
         self.recurrent = nn.Parameter(torch.rand(width))

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from recurra.checks import one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Scan
@@ -40,8 +41,7 @@ class WaveRNN(Mixer):
 
     def __init__(self, width: int, *, channels: int = 2, taps: int = 3, nonlinearity: str = "tanh") -> None:
         super().__init__()
-        if nonlinearity not in RULES:
-            raise ValueError(f"nonlinearity is {nonlinearity!r}: it must be one of {', '.join(RULES)}")
+        one_of(RULES, nonlinearity=nonlinearity)
         self.size = divide(width, channels, among="channels")
         if taps % 2 == 0 or not 0 < taps <= self.size:
             raise ValueError(f"taps is {taps}: it must be odd, and no more than a ring's {self.size} units")

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Scan, StateSpace
@@ -43,8 +44,7 @@ class GSS(Mixer):
     def __init__(self, width: int, *, units: int = 64, narrow: int | None = None, expand: int = 4) -> None:
         super().__init__()
         narrow = max(width // 4, 1) if narrow is None else narrow
-        if narrow < 1:
-            raise ValueError(f"narrow is {narrow}: it must be at least 1")
+        at_least(1, narrow=narrow)
         self.narrow, self.wide = (nn.Linear(width, size, bias=False) for size in (narrow, expand * width))
         self.norm = nn.LayerNorm(narrow)
         self.log_rate, self.log_frequency = nn.Parameter(torch.randn(units)), nn.Parameter(torch.randn(units))

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Scan
@@ -36,8 +37,7 @@ class MinGRU(Mixer):
 
     def __init__(self, width: int, *, expand: int = 1, positive: bool = False) -> None:
         super().__init__()
-        if expand < 1:
-            raise ValueError(f"expand is {expand}: it must be at least 1")
+        at_least(1, expand=expand)
         self.positive = positive
         self.update = nn.Linear(width, expand * width)
         self.candidate = nn.Linear(width, expand * width)

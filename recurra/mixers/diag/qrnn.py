@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from recurra.checks import one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Scan
@@ -40,8 +41,7 @@ class QRNN(Mixer):
 
     def __init__(self, width: int, *, pooling: str = "fo", size: int = 2) -> None:
         super().__init__()
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling is {pooling!r}: it must be one of {', '.join(POOLINGS)}")
+        one_of(POOLINGS, pooling=pooling)
         if size < 1:
             raise ValueError(f"size is {size}: the convolution must see at least 1 input")
         self.pooling, self.size = pooling, size

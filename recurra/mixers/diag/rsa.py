@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Scan
@@ -48,8 +49,7 @@ class RSA(Mixer):
         super().__init__()
         if not 0 <= cyclical <= heads:
             raise ValueError(f"cyclical is {cyclical}: it must be between 0 and heads, which is {heads}")
-        if dilation < 1:
-            raise ValueError(f"dilation is {dilation}: it must be at least 1")
+        at_least(1, dilation=dilation)
         regular = heads - cyclical
         self.heads, self.size, self.dilation = heads, divide(width, heads), dilation
         self.query, self.key, self.value, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))

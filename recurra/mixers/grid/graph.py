@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.ops import Graph, Scan
 from recurra.ops.graph import links
 from recurra.parts.init import small_
@@ -35,8 +36,7 @@ class GraphPLSTM(nn.Module):
         super().__init__()
         if mode not in ("P", "D"):
             raise ValueError(f"mode is {mode!r}: it must be P or D")
-        if edge_width < 0:
-            raise ValueError(f"edge_width is {edge_width}: it must be at least 0")
+        at_least(0, edge_width=edge_width)
         self.mode, self.edge_width = mode, edge_width
         self.marks = Marks(width, heads, gates=1)
         self.source, self.mark = (nn.Linear(width + edge_width, heads) for _ in range(2))

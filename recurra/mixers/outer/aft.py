@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Scan
@@ -35,8 +36,7 @@ class AFT(Mixer):
 
     def __init__(self, width: int, *, window: int = 0) -> None:
         super().__init__()
-        if window < 0:
-            raise ValueError(f"window is {window}: it must be at least 0")
+        at_least(0, window=window)
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.bias = nn.Parameter(torch.zeros(window)) if window else None
         self.out = nn.Linear(width, width, bias=False)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
@@ -40,8 +41,7 @@ class CosFormer(Mixer):
 
     def __init__(self, width: int, *, heads: int = 4, length: int = 65536) -> None:
         super().__init__()
-        if length < 1:
-            raise ValueError(f"length is {length}: it must be at least 1")
+        at_least(1, length=length)
         self.heads, self.size, self.length, self.epsilon = heads, divide(width, heads), length, 1e-6
         self.project = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
@@ -46,9 +47,7 @@ class FlashGAU(Mixer):
 
     def __init__(self, width: int, *, group: int = 256, size: int = 128, expand: int = 2) -> None:
         super().__init__()
-        for name, number in (("group", group), ("size", size), ("expand", expand)):
-            if number < 1:
-                raise ValueError(f"{name} is {number}: it must be at least 1")
+        at_least(1, group=group, size=size, expand=expand)
         self.group = group
         self.splits = [expand * width, expand * width, size]
         self.project = nn.Linear(width, sum(self.splits))

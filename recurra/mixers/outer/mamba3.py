@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Outer, Scan
@@ -93,8 +94,7 @@ class Mamba3(Mixer):
             raise ValueError(f"turning is {turning}: it must be 0.5 or 1")
         if state_size % 4:
             raise ValueError(f"state_size is {state_size}: it must be a multiple of 4, for it is turned in pairs")
-        if rank < 1:
-            raise ValueError(f"rank is {rank}: it must be at least 1")
+        at_least(1, rank=rank)
         self.heads, self.state_size, self.groups, self.rank = heads, state_size, groups, rank
         self.angles = int(state_size * turning) // 2
         shared = rank * groups * state_size

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
@@ -49,8 +50,7 @@ class RFA(Mixer):
 
     def __init__(self, width: int, *, heads: int = 4, features: int = 32) -> None:
         super().__init__()
-        if features < 1:
-            raise ValueError(f"features is {features}: it must be at least 1")
+        at_least(1, features=features)
         self.heads, self.size, self.least = heads, divide(width, heads), 0.1
         self.project = nn.Linear(width, 3 * width)
         self.gate = nn.Linear(width, heads)

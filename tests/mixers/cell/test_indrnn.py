@@ -57,5 +57,5 @@ def test_what_a_unit_keeps_is_bounded_and_still_learns():
 
 
 def test_a_bound_that_means_nothing_is_refused():
-    with pytest.raises(ValueError, match=r"bound is -1\.0: it must be above 0"):
+    with pytest.raises(ValueError, match=r"bound is -1\.0: it must be greater than 0"):
         IndRNN(D, bound=-1.0)

@@ -53,5 +53,5 @@ def test_no_state_is_infinite():
 
 
 def test_a_scale_that_means_nothing_is_refused():
-    with pytest.raises(ValueError, match=r"scale is 0\.0: it must be above 0"):
+    with pytest.raises(ValueError, match=r"scale is 0\.0: it must be greater than 0"):
         IRNN(D, scale=0.0)
