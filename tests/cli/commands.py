@@ -1,0 +1,48 @@
+"""Ways to give a command: in this process, in one of its own, and wrongly."""
+
+import hashlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+from typer.testing import CliRunner
+
+from recurra.cli import app
+
+SMALL = ("--width", "16", "--depth", "1", "--batch", "64", "--length", "64")
+STARTED: list[subprocess.Popen] = []
+# one thread, and the package wherever it was imported from
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+
+
+def call(*arguments, **keywords):
+    return CliRunner().invoke(app, [str(x) for x in arguments], **keywords)
+
+
+def command(*arguments):
+    return [sys.executable, "-c", "from recurra.cli import main; main()", *map(str, arguments)]
+
+
+def start(*arguments, **keywords):
+    """The command in a process of its own."""
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # Ctrl-C reaches it even where these tests run in a shell's background, which ignores it
+    heard = dict(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    process = subprocess.Popen(command(*arguments), env=ENVIRONMENT, **{**pipes, **heard, **keywords})
+    STARTED.append(process)
+    return process
+
+
+def wrong(*arguments, **keywords):
+    """What a call that the user got wrong says: one sentence, exit code 2."""
+    result = call(*arguments, **keywords)
+    assert result.exit_code == 2, (result.exit_code, result.output, result.exception)
+    assert result.stdout == "" and result.stderr.startswith("recurra: ")
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def contents(folder):
+    return {str(x): hashlib.sha256(x.read_bytes()).hexdigest() for x in sorted(folder.rglob("*")) if x.is_file()}
