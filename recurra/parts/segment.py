@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.parts.rotary import count, rotate, turns
 from recurra.parts.window import attend
@@ -51,9 +52,13 @@ def check_segment(segment: int) -> int:
     Raises:
         ValueError: it is less than 1.
     """
-    if segment < 1:
-        raise ValueError(f"segment is {segment}: it must be at least one step")
+    at_least(1, segment=segment)
     return segment
+
+
+def none_open(room: Float[Tensor, "B R F"]) -> Open:
+    """No step of a segment yet, and `room`, zeros, for what is kept of all but its last."""
+    return room, torch.zeros(len(room), dtype=torch.long, device=room.device)
 
 
 def arrange(
@@ -122,27 +127,35 @@ def _open(grid: Float[Tensor, "B S C F"], last: Int[Tensor, " B"], past: Int[Ten
 def through(
     write: Callable[[State, Tensor], State],
     read: Callable[[State, Tensor, Tensor, Tensor], Tensor],
-    memory: State,
-    start: State,
-    segments: Segments,
-) -> tuple[Float[Tensor, "B T D"], State]:
-    """What all steps read, and what is remembered after them. Memories of no more than AT_ONCE segments are in use.
+    query: Float[Tensor, "B T G"],
+    kept: Float[Tensor, "B T F"],
+    state: tuple[State, Open],
+    start: tuple[State, Open],
+    clock: Clock | None,
+) -> tuple[Float[Tensor, "B T D"], tuple[State, Open]]:
+    """What all steps read, and the state after them: every full segment is written, then all steps read at once.
+
+    Memories of no more than AT_ONCE segments are in use.
 
     Args:
         write: as for `remember`.
         read: from memories `(N, ...)` and the query, kept and place of as many segments, what the queries read.
-        memory: before the first segment.
-        start: the memory of a sequence that begins.
-        segments: of the steps.
+        query: of every step, what only it needs.
+        kept: of every step, what later steps of its segment need, and the memory when the segment is full.
+        state: the memory before the first segment, and the open segment.
+        start: the state of a sequence that begins.
+        clock: when steps happen.
     """
+    memory, opened = state
+    segments, opened = arrange(query, kept, opened, clock)
     batch, total = segments.full.shape
     y = []
     for first in range(0, total, AT_ONCE):
         some = segments.some(slice(first, first + AT_ONCE))
-        before, memory = remember(write, memory, start, some)
+        before, memory = remember(write, memory, start[0], some)
         found = read(before, *(x.flatten(0, 1) for x in (some.query, some.kept, some.place)))
         y.append(found.unflatten(0, (batch, -1)))
-    return segments.in_time(torch.cat(y, 1)), memory
+    return segments.in_time(torch.cat(y, 1)), (memory, opened)
 
 
 def remember(

@@ -8,7 +8,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
-from recurra.parts.segment import FeedForward, Open, arrange, attend_open, check_segment, through, turned
+from recurra.parts.segment import FeedForward, Open, attend_open, check_segment, none_open, through, turned
 from recurra.parts.window import attend
 from recurra.shapes import Float, Tensor
 
@@ -94,17 +94,13 @@ class ARMT(Mixer):
         size, width = self.memory_query.weight.shape
         memory = self.zeros(batch, 2 * ROLLS * size, width), self.zeros(batch, 2 * ROLLS * size)
         kept = self.zeros(batch, self.segment - 1, width)
-        return memory, (kept, torch.zeros(batch, dtype=torch.long, device=kept.device))
+        return memory, none_open(kept)
 
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Memory, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
         """Let the memory read every full segment, then read for all steps at once."""
-        memory, opened = state
-        segments, opened = arrange(x, x, opened, clock)
-        start, _ = self.initial_state(len(x))
-        y, memory = through(self._write, self._read, memory, start, segments)
-        return y, (memory, opened)
+        return through(self._write, self._read, x, x, state, self.initial_state(len(x)), clock)
 
     def _read(self, memory: Memory, x: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "N Q D"]:
         """What steps find in the memory and in their segment."""

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, arrange, check_segment, through, turned
+from recurra.parts.segment import Open, check_segment, through, turned
 from recurra.parts.window import attend
 from recurra.shapes import Float, Int, Tensor
 
@@ -85,13 +85,9 @@ class BlockRecurrent(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Memory, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
         """Change the states at every full segment, then read for all steps at once."""
-        memory, opened = state
         kept, query = (torch.cat([one(x), two(x)], -1) for one, two in
                        ((self.key, self.value), (self.query, self.state_query)))  # fmt: skip
-        segments, opened = arrange(query, kept, opened, clock)
-        start, _ = self.initial_state(len(x))
-        y, memory = through(self._write, self._read, memory, start, segments)
-        return y, (memory, opened)
+        return through(self._write, self._read, query, kept, state, self.initial_state(len(x)), clock)
 
     def _read(self, memory: Memory, query: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "M Q D"]:
         """What queries find in the states and in their window."""

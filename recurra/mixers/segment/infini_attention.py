@@ -8,7 +8,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.features import elu_plus_one
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, arrange, attend_open, check_segment, through
+from recurra.parts.segment import Open, attend_open, check_segment, none_open, through
 from recurra.shapes import Float, Tensor
 
 Memory = tuple[Float[Tensor, "B H K V"], Float[Tensor, "B H K"]]
@@ -63,18 +63,14 @@ class InfiniAttention(Mixer):
         """Nothing remembered, no steps: zeros."""
         memory = self.zeros(batch, self.heads, self.size, self.size), self.zeros(batch, self.heads, self.size)
         kept = self.zeros(batch, self.segment - 1, 2 * self.heads * self.size)
-        return memory, (kept, torch.zeros(batch, dtype=torch.long, device=kept.device))
+        return memory, none_open(kept)
 
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Memory, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
         """Write every full segment, then read for all steps at once."""
-        memory, opened = state
         kept = torch.cat([self.key(x), self.value(x)], -1)
-        segments, opened = arrange(self.query(x), kept, opened, clock)
-        start, _ = self.initial_state(len(x))
-        y, memory = through(self._write, self._read, memory, start, segments)
-        return y, (memory, opened)
+        return through(self._write, self._read, self.query(x), kept, state, self.initial_state(len(x)), clock)
 
     def _read(self, memory: Memory, query: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "N Q D"]:
         """What queries find in the memory and in their segment."""

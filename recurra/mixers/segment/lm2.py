@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, arrange, attend_open, check_segment, through
+from recurra.parts.segment import Open, attend_open, check_segment, none_open, through
 from recurra.shapes import Float, Tensor
 
 
@@ -75,18 +75,15 @@ class LM2(Mixer):
         width = len(self.scale)
         kept = self.zeros(batch, self.segment - 1, 3 * width)
         slots = torch.eye(self.slots, width, dtype=kept.dtype, device=kept.device).expand(batch, -1, -1)
-        return slots, (kept, torch.zeros(batch, dtype=torch.long, device=kept.device))
+        return slots, none_open(kept)
 
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Tensor, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, Open]]:
         """Write every full segment, then read for all steps at once."""
-        slots, opened = state
         kept = torch.cat([self.key(x), self.value(x), x], -1)
-        segments, opened = arrange(torch.cat([self.query(x), self.read_query(x)], -1), kept, opened, clock)
-        start, _ = self.initial_state(len(x))
-        y, slots = through(self._write, self._read, slots, start, segments)
-        return y, (slots, opened)
+        query = torch.cat([self.query(x), self.read_query(x)], -1)
+        return through(self._write, self._read, query, kept, state, self.initial_state(len(x)), clock)
 
     def _read(self, slots: Tensor, query: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "M Q D"]:
         """What queries find in the slots, through the gate, and in their segment."""

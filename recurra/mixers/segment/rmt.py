@@ -7,7 +7,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
-from recurra.parts.segment import FeedForward, Open, arrange, check_segment, through, turned
+from recurra.parts.segment import FeedForward, Open, check_segment, none_open, through, turned
 from recurra.parts.window import attend
 from recurra.shapes import Float, Tensor
 
@@ -65,18 +65,14 @@ class RMT(Mixer):
         """The learned memory, no steps."""
         kept = self.zeros(batch, self.segment - 1, 2 * self.memory.shape[1])
         memory = self.memory.to(kept.dtype).expand(batch, -1, -1)
-        return memory, (kept, torch.zeros(batch, dtype=torch.long, device=kept.device))
+        return memory, none_open(kept)
 
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Tensor, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, Open]]:
         """Let the memory read every full segment, then read for all steps at once."""
-        memory, opened = state
         kept = torch.cat([self.key(x), self.value(x)], -1)
-        segments, opened = arrange(self.query(x), kept, opened, clock)
-        start, _ = self.initial_state(len(x))
-        y, memory = through(self._write, self._read, memory, start, segments)
-        return y, (memory, opened)
+        return through(self._write, self._read, self.query(x), kept, state, self.initial_state(len(x)), clock)
 
     def _read(self, memory: Tensor, query: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "N Q D"]:
         """What queries find in the memory and in their segment."""

@@ -7,15 +7,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
-from recurra.parts.segment import (
-    CrossAttention,
-    FeedForward,
-    Open,
-    arrange,
-    attend_open,
-    check_segment,
-    through,
-)
+from recurra.parts.segment import CrossAttention, FeedForward, Open, attend_open, check_segment, none_open, through
 from recurra.shapes import Float, Tensor
 
 
@@ -78,18 +70,15 @@ class TemporalLatentBottleneck(Mixer):
         """The learned slow states, no steps."""
         kept = self.zeros(batch, self.segment - 1, 3 * self.states.shape[1])
         states = self.states.to(kept.dtype).expand(batch, -1, -1)
-        return states, (kept, torch.zeros(batch, dtype=torch.long, device=kept.device))
+        return states, none_open(kept)
 
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Tensor, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, Open]]:
         """Let the slow states read every full segment, then read for all steps at once."""
-        states, opened = state
         kept = torch.cat([self.key(x), self.value(x), x], -1)
-        segments, opened = arrange(torch.cat([self.query(x), x], -1), kept, opened, clock)
-        start, _ = self.initial_state(len(x))
-        y, states = through(self._write, self._fast, states, start, segments)
-        return y, (states, opened)
+        query = torch.cat([self.query(x), x], -1)
+        return through(self._write, self._fast, query, kept, state, self.initial_state(len(x)), clock)
 
     def _fast(
         self, states: Float[Tensor, "M N D"], asked: Tensor, kept: Float[Tensor, "M C F"], place: Tensor

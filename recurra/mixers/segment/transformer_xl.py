@@ -4,10 +4,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, arrange, check_segment, through
+from recurra.parts.segment import Open, check_segment, through
 from recurra.shapes import Float, Int, Tensor
 
 # inputs, the latest last, and how many of them there are: of the steps before, and of what was compressed
@@ -61,9 +62,8 @@ class TransformerXL(Mixer):
         self, width: int, *, segment: int = 16, memory: int = 16, compressed: int = 0, rate: int = 4, heads: int = 4
     ) -> None:
         super().__init__()
+        at_least(0, memory=memory, compressed=compressed)
         self.heads, self.size, self.segment = heads, divide(width, heads), check_segment(segment)
-        if memory < 0 or compressed < 0:
-            raise ValueError(f"memory is {memory} and compressed is {compressed}: neither may be below 0")
         if compressed:
             divide(memory, segment, of="memory", among="segment")
             divide(segment, rate, of="segment", among="rate")
@@ -84,11 +84,7 @@ class TransformerXL(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Memory, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
         """Remember every full segment, then read for all steps at once."""
-        memory, opened = state
-        segments, opened = arrange(x, x, opened, clock)
-        start, _ = self.initial_state(len(x))
-        y, memory = through(self._write, self._read, memory, start, segments)
-        return y, (memory, opened)
+        return through(self._write, self._read, x, x, state, self.initial_state(len(x)), clock)
 
     def _read(self, memory: Memory, x: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "N Q D"]:
         """What steps find in the memory and in their segment."""

@@ -64,5 +64,5 @@ def test_before_a_segment_is_full_nothing_is_remembered():
 
 @pytest.mark.parametrize("segment", [0, -3])
 def test_a_segment_of_nothing_is_refused(segment):
-    with pytest.raises(ValueError, match=f"segment is {segment}: it must be at least one step"):
+    with pytest.raises(ValueError, match=f"segment is {segment}: it must be at least 1"):
         InfiniAttention(8, segment=segment)
