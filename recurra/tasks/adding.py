@@ -7,7 +7,7 @@ import torch
 
 from recurra.shapes import Tensor
 from recurra.tasks.base import Batch, SourceError, Task
-from recurra.tasks.draws import begins, rows
+from recurra.tasks.draws import begins, ends, rows
 
 FINENESS = 2**24  # values are whole multiples of 1 / FINENESS: exact in float32, and their hash is exact
 
@@ -44,8 +44,7 @@ class Adding(Task):
         inputs = torch.stack([content[..., 0].float() / FINENESS, content[..., 1].float()], -1)
         total = (content[..., 0] * content[..., 1]).sum(1).double() / FINENESS
         targets = total.float()[:, None, None].expand(size, length, 1)
-        scored = (torch.arange(length) == length - 1).expand(size, length)
-        return Batch(inputs, targets, scored, begins(size, length) if carried else None)
+        return Batch(inputs, targets, ends(size, length), begins(size, length) if carried else None)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         return self._errors(outputs, batch).mean()

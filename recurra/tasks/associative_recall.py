@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from recurra.shapes import Tensor
-from recurra.tasks.base import Batch, SourceError, Task
-from recurra.tasks.choices import accuracy, certain, cross_entropy
+from recurra.tasks.base import Batch, SourceError
+from recurra.tasks.choices import Choices, certain
 from recurra.tasks.draws import begins, rows
 
 
-class AssociativeRecall(Task):
+class AssociativeRecall(Choices):
     r"""Read pairs of a key and a value; then, whenever a key comes again, say its value.
 
         key value key value ... 0 key 0 0 0 key 0 ...
@@ -33,10 +33,6 @@ class AssociativeRecall(Task):
         graded: rows for training have any number of pairs from 1 to `pairs`, each as often, and silence before them:
             the easy ones teach what a question is. Held-out rows always have them all.
     """
-
-    head = "language_model"
-    measure = "accuracy"
-    lower_is_better = False
 
     def __init__(self, *, pairs: int = 8, vocabulary: int = 256, power: float = 0.01, graded: bool = False) -> None:
         if pairs < 1 or vocabulary % 2 or vocabulary // 2 <= pairs:
@@ -63,12 +59,6 @@ class AssociativeRecall(Task):
         scored = (inputs > 0) & (torch.arange(length) >= 2 * self.pairs)
         targets = value_of.gather(1, inputs).masked_fill(~scored, 0)
         return Batch(inputs, targets, scored, begins(size, length) if carried else None)
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(outputs, batch)
-
-    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
-        return accuracy(outputs, batch)
 
     def solve(self, batch: Batch) -> Tensor:
         # a dictionary, filled whenever a value follows a key

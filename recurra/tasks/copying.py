@@ -7,12 +7,12 @@ import torch
 
 from recurra.shapes import Tensor
 from recurra.tasks import queue
-from recurra.tasks.base import Batch, Task
-from recurra.tasks.choices import accuracy, certain, cross_entropy
+from recurra.tasks.base import Batch
+from recurra.tasks.choices import Choices, certain
 from recurra.tasks.draws import begins, rows
 
 
-class Copying(Task):
+class Copying(Choices):
     """Read some symbols, wait, and say them again in order when the marker has come.
 
         symbols   blank ... blank   marker   blank ... blank
@@ -26,10 +26,6 @@ class Copying(Task):
         symbols: how many different symbols there are.
         items: how many are to be remembered.
     """
-
-    head = "language_model"
-    measure = "accuracy"
-    lower_is_better = False
 
     def __init__(self, *, symbols: int = 8, items: int = 10) -> None:
         queue.check(symbols, items)
@@ -52,12 +48,6 @@ class Copying(Task):
         targets = torch.zeros_like(inputs)
         targets[:, -self.items :] = items
         return Batch(inputs, targets, scored, begins(size, length) if carried else None)
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(outputs, batch)
-
-    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
-        return accuracy(outputs, batch)
 
     def solve(self, batch: Batch) -> Tensor:
         return certain(queue.solve(batch.inputs, self.symbols + 1), self.symbols + 2)

@@ -65,6 +65,11 @@ def begins(size: int, length: int) -> Bool[Tensor, "B T"]:
     return (torch.arange(length) == 0).expand(size, length)
 
 
+def ends(size: int, length: int) -> Bool[Tensor, "B T"]:
+    """Where rows of one made sequence each end: at their last step."""
+    return (torch.arange(length) == length - 1).expand(size, length)
+
+
 def spread(index: int, size: int, count: int) -> np.ndarray:
     """Which of `count` windows batch `index` holds: each once before any again, and any first few lie far apart."""
     step = max(1, round(count * (math.sqrt(5) - 1) / 2))

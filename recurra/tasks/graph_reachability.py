@@ -6,14 +6,14 @@ import numpy as np
 import torch
 
 from recurra.shapes import Tensor
-from recurra.tasks.base import Batch, SourceError, Task
-from recurra.tasks.choices import accuracy, certain, cross_entropy
-from recurra.tasks.draws import begins, rows
+from recurra.tasks.base import Batch, SourceError
+from recurra.tasks.choices import Choices, asked_at_the_end, certain
+from recurra.tasks.draws import rows
 
 NO, YES, BLANK, ASK, FIRST = range(5)  # answers, signs, and the first node
 
 
-class GraphReachability(Task):
+class GraphReachability(Choices):
     r"""Read the edges of a directed graph in any order, then say whether a path leads from one node to another.
 
     .. math::
@@ -40,10 +40,6 @@ class GraphReachability(Task):
         SourceError: the hops are not in order, there are too few names, or a row is too short for its edges.
     """
 
-    head = "language_model"
-    measure = "accuracy"
-    lower_is_better = False
-
     def __init__(self, *, least: int = 1, most: int = 4, extras: int = 3, nodes: int = 16) -> None:
         needed = 2 * (most + 1) + extras
         if not 1 <= least <= most or extras < 0:
@@ -68,18 +64,7 @@ class GraphReachability(Task):
                 f"not {length}"
             )
         content = rows(self._draw, split, index, size, length, seed)
-        targets = np.zeros_like(content)
-        targets[:, -1] = [_reaches(row) for row in content]
-        scored = torch.zeros(size, length, dtype=torch.bool)
-        scored[:, -1] = True
-        reset = begins(size, length) if carried else None
-        return Batch(torch.from_numpy(content), torch.from_numpy(targets), scored, reset=reset)
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(outputs, batch)
-
-    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
-        return accuracy(outputs, batch)
+        return asked_at_the_end(content, [_reaches(row) for row in content], carried)
 
     def solve(self, batch: Batch) -> Tensor:
         # powers of the graph's matrix, all rows at once

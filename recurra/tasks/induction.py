@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from recurra.shapes import Tensor
-from recurra.tasks.base import Batch, SourceError, Task
-from recurra.tasks.choices import accuracy, certain, cross_entropy
-from recurra.tasks.draws import begins, rows
+from recurra.tasks.base import Batch, SourceError
+from recurra.tasks.choices import Choices, asked_at_the_end, certain
+from recurra.tasks.draws import rows
 
 
-class Induction(Task):
+class Induction(Choices):
     """When the marker comes a second time, at the end of the row, say the symbol that followed it the first time.
 
         symbol ... symbol   marker   symbol a   symbol ... symbol   marker
@@ -27,10 +27,6 @@ class Induction(Task):
         symbols: how many different symbols there are.
         early: places that the first marker may have.
     """
-
-    head = "language_model"
-    measure = "accuracy"
-    lower_is_better = False
 
     def __init__(self, *, symbols: int = 16, early: int = 30) -> None:
         if symbols < 2 or early < 1:
@@ -48,17 +44,9 @@ class Induction(Task):
     def batch(self, split: str, index: int, size: int, length: int, seed: int, carried: bool = False) -> Batch:
         if length < 3:
             raise SourceError(f"induction takes at least 3 steps, not {length}")
-        tokens = torch.from_numpy(rows(self._draw, split, index, size, length, seed))
-        first = (tokens == self.symbols).int().argmax(1, keepdim=True)
-        scored = (torch.arange(length) == length - 1).expand(size, length)
-        targets = torch.where(scored, tokens.gather(1, first + 1), 0)
-        return Batch(tokens, targets, scored, begins(size, length) if carried else None)
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(outputs, batch)
-
-    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
-        return accuracy(outputs, batch)
+        content = rows(self._draw, split, index, size, length, seed)
+        first = (content == self.symbols).argmax(1)
+        return asked_at_the_end(content, content[np.arange(size), first + 1].tolist(), carried)
 
     def solve(self, batch: Batch) -> Tensor:
         # the last thing that followed each token

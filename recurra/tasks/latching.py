@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from recurra.shapes import Tensor
-from recurra.tasks.base import Batch, SourceError, Task
-from recurra.tasks.choices import accuracy, certain, cross_entropy
+from recurra.tasks.base import Batch, SourceError
+from recurra.tasks.choices import Choices, certain
 from recurra.tasks.draws import begins, rows
 
 
-class Latching(Task):
+class Latching(Choices):
     r"""Say at every step which token the row began with, whatever comes after it.
 
     .. math::  y_t = x_1
@@ -24,10 +24,6 @@ class Latching(Task):
         symbols: what the first token may be.
         vocabulary: what the later tokens may be, `symbols` or more.
     """
-
-    head = "language_model"
-    measure = "accuracy"
-    lower_is_better = False
 
     def __init__(self, *, symbols: int = 4, vocabulary: int = 20) -> None:
         if not 2 <= symbols <= vocabulary:
@@ -45,12 +41,6 @@ class Latching(Task):
     def batch(self, split: str, index: int, size: int, length: int, seed: int, carried: bool = False) -> Batch:
         tokens = torch.from_numpy(rows(self._draw, split, index, size, length, seed))
         return Batch(tokens, tokens[:, :1].repeat(1, length), reset=begins(size, length) if carried else None)
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(outputs, batch)
-
-    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
-        return accuracy(outputs, batch)
 
     def solve(self, batch: Batch) -> Tensor:
         answers = [[row[0]] * len(row) for row in batch.inputs.tolist()]

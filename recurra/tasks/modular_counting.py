@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from recurra.shapes import Tensor
-from recurra.tasks.base import Batch, SourceError, Task
-from recurra.tasks.choices import accuracy, certain, cross_entropy
+from recurra.tasks.base import Batch, SourceError
+from recurra.tasks.choices import Choices, certain
 from recurra.tasks.draws import begins, rows
 
 
-class ModularCounting(Task):
+class ModularCounting(Choices):
     r"""Keep a count that starts again at m: every step adds 0 to m - 1, and the count is asked for at every step.
 
     .. math::  y_t = (x_1 + x_2 + \dots + x_t) \bmod m
@@ -23,10 +23,6 @@ class ModularCounting(Task):
     Args:
         modulus: m, at least 2.
     """
-
-    head = "language_model"
-    measure = "accuracy"
-    lower_is_better = False
 
     def __init__(self, *, modulus: int = 5) -> None:
         if modulus < 2:
@@ -44,12 +40,6 @@ class ModularCounting(Task):
     def batch(self, split: str, index: int, size: int, length: int, seed: int, carried: bool = False) -> Batch:
         added = torch.from_numpy(rows(self._draw, split, index, size, length, seed))
         return Batch(added, added.cumsum(1) % self.modulus, reset=begins(size, length) if carried else None)
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(outputs, batch)
-
-    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
-        return accuracy(outputs, batch)
 
     def solve(self, batch: Batch) -> Tensor:
         # the cyclic group as a table of moves, walked one step at a time

@@ -7,16 +7,16 @@ import numpy as np
 import torch
 
 from recurra.shapes import Tensor
-from recurra.tasks.base import Batch, SourceError, Task
-from recurra.tasks.choices import accuracy, certain, cross_entropy
-from recurra.tasks.draws import begins, rows
+from recurra.tasks.base import Batch, SourceError
+from recurra.tasks.choices import Choices, asked_at_the_end, certain
+from recurra.tasks.draws import rows
 
 SYMBOLS = "FT&|!()_?"
 FALSE, TRUE, AND, OR, NOT, OPEN, CLOSE, BLANK, ASK = range(len(SYMBOLS))
 DUAL = (TRUE, FALSE, OR, AND)  # of the first four symbols
 
 
-class NestedLogic(Task):
+class NestedLogic(Choices):
     r"""Say whether an expression such as ``!(T&(F|!T))`` is true, when all of it has been read.
 
     .. math::
@@ -44,10 +44,6 @@ class NestedLogic(Task):
         SourceError: the depths are not in order, or a row is too short for `most`.
     """
 
-    head = "language_model"
-    measure = "accuracy"
-    lower_is_better = False
-
     def __init__(self, *, least: int = 3, most: int = 6) -> None:
         if not 0 <= least <= most:
             raise SourceError(f"least is {least} and most {most}: depths must be at least 0 and in order")
@@ -66,16 +62,8 @@ class NestedLogic(Task):
             raise SourceError(
                 f"nested_logic of depth {self.most} takes at least {4 * self.most + 2} steps, not {length}"
             )
-        tokens = torch.from_numpy(rows(self._draw, split, index, size, length, seed))
-        targets = torch.zeros_like(tokens)
-        targets[:, -1] = torch.tensor([_value(row) for row in tokens.tolist()])
-        return Batch(tokens, targets, _last(tokens), reset=begins(size, length) if carried else None)
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(outputs, batch)
-
-    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
-        return accuracy(outputs, batch)
+        content = rows(self._draw, split, index, size, length, seed)
+        return asked_at_the_end(content, [_value(row) for row in content.tolist()], carried)
 
     def solve(self, batch: Batch) -> Tensor:
         # the innermost parentheses are replaced by what they say, until one value is left
@@ -146,13 +134,6 @@ def _value(row: list[int]) -> int:
                 token = 1 - token
         stack.append(token)
     return stack[0]
-
-
-def _last(tokens: Tensor) -> Tensor:
-    """Only the row's last step counts."""
-    scored = torch.zeros_like(tokens, dtype=torch.bool)
-    scored[:, -1] = True
-    return scored
 
 
 _RULES = [("!T", "F"), ("!F", "T")] + [

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from recurra.shapes import Tensor
-from recurra.tasks.base import Batch, SourceError, Task
-from recurra.tasks.choices import accuracy, certain, cross_entropy
+from recurra.tasks.base import Batch, SourceError
+from recurra.tasks.choices import Choices, certain
 from recurra.tasks.draws import begins, rows
 
 
-class OrderedEvents(Task):
+class OrderedEvents(Choices):
     r"""Say at every step which chains of events are complete: their links have come in order, with anything between.
 
     .. math::
@@ -34,10 +34,6 @@ class OrderedEvents(Task):
         noise: different tokens that mean nothing.
         events: how many of a row's steps are events, on average.
     """
-
-    head = "language_model"
-    measure = "accuracy"
-    lower_is_better = False
 
     def __init__(self, *, chains: int = 2, links: int = 2, noise: int = 10, events: int = 24) -> None:
         if min(chains, links, noise, events) < 1:
@@ -63,12 +59,6 @@ class OrderedEvents(Task):
             done = done.masked_fill(token[:, None] == self.chains * self.links + chain, 0)
             targets.append(((done == self.links) << chain).sum(1))
         return Batch(tokens, torch.stack(targets, 1), reset=begins(size, length) if carried else None)
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(outputs, batch)
-
-    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
-        return accuracy(outputs, batch)
 
     def solve(self, batch: Batch) -> Tensor:
         # for each chain a list of the links that are still to come

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from recurra.shapes import Tensor
-from recurra.tasks.base import Batch, Task
-from recurra.tasks.choices import accuracy, certain, cross_entropy
+from recurra.tasks.base import Batch
+from recurra.tasks.choices import Choices, certain
 from recurra.tasks.draws import begins, rows
 
 
-class Parity(Task):
+class Parity(Choices):
     r"""Say at every step whether the ones so far are odd or even.
 
     .. math::  y_t = x_1 \oplus x_2 \oplus \dots \oplus x_t
@@ -20,10 +20,6 @@ class Parity(Task):
     https://arxiv.org/abs/2411.12537. Bits are fair, so at every step the answer is 1 half of the time, and chance
     is exactly 1/2. Any length will do for training and another for testing.
     """
-
-    head = "language_model"
-    measure = "accuracy"
-    lower_is_better = False
 
     def __init__(self) -> None:
         self.config = {"task": "parity"}
@@ -38,12 +34,6 @@ class Parity(Task):
     def batch(self, split: str, index: int, size: int, length: int, seed: int, carried: bool = False) -> Batch:
         bits = torch.from_numpy(rows(_draw, split, index, size, length, seed))
         return Batch(bits, bits.cumsum(1) % 2, reset=begins(size, length) if carried else None)
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(outputs, batch)
-
-    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
-        return accuracy(outputs, batch)
 
     def solve(self, batch: Batch) -> Tensor:
         odd, answers = torch.zeros_like(batch.inputs[:, 0]), []

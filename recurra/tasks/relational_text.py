@@ -6,14 +6,14 @@ import numpy as np
 import torch
 
 from recurra.shapes import Tensor
-from recurra.tasks.base import Batch, SourceError, Task
-from recurra.tasks.choices import accuracy, certain, cross_entropy
-from recurra.tasks.draws import begins, rows
+from recurra.tasks.base import Batch, SourceError
+from recurra.tasks.choices import Choices, asked_at_the_end, certain
+from recurra.tasks.draws import rows
 
 NO, YES, BLANK, ASK, STOP, PARENT, CHILD, FIRST = range(8)  # then relations, then names
 
 
-class RelationalText(Task):
+class RelationalText(Choices):
     r"""Read facts such as "Ann is parent of Bob", then say whether one person is so many generations above another.
 
     .. math::
@@ -40,10 +40,6 @@ class RelationalText(Task):
     Raises:
         SourceError: the chains are not in order, there are too few names or words, or a row is too short.
     """
-
-    head = "language_model"
-    measure = "accuracy"
-    lower_is_better = False
 
     def __init__(self, *, least: int = 1, most: int = 5, others: int = 3, names: int = 20, claims: int = 0) -> None:
         words, needed = claims or most, most + 1 + 2 * others
@@ -72,18 +68,7 @@ class RelationalText(Task):
         if length < needed:
             raise SourceError(f"relational_text of {self.most} facts takes at least {needed} steps, not {length}")
         content = rows(self._draw, split, index, size, length, seed)
-        targets = np.zeros_like(content)
-        targets[:, -1] = [self._follows(row) for row in content]
-        scored = torch.zeros(size, length, dtype=torch.bool)
-        scored[:, -1] = True
-        reset = begins(size, length) if carried else None
-        return Batch(torch.from_numpy(content), torch.from_numpy(targets), scored, reset=reset)
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(outputs, batch)
-
-    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
-        return accuracy(outputs, batch)
+        return asked_at_the_end(content, [self._follows(row) for row in content], carried)
 
     def solve(self, batch: Batch) -> Tensor:
         # generations as the potential of which the facts are the differences: least squares over the names

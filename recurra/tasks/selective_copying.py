@@ -7,12 +7,12 @@ import torch
 
 from recurra.shapes import Tensor
 from recurra.tasks import queue
-from recurra.tasks.base import Batch, Task
-from recurra.tasks.choices import accuracy, certain, cross_entropy
+from recurra.tasks.base import Batch
+from recurra.tasks.choices import Choices, certain
 from recurra.tasks.draws import begins, rows
 
 
-class SelectiveCopying(Task):
+class SelectiveCopying(Choices):
     """Remember the symbols that lie scattered among blanks, and say them in order when the marker has come.
 
         blank symbol blank blank symbol ... marker   blank ... blank
@@ -26,10 +26,6 @@ class SelectiveCopying(Task):
         symbols: how many different symbols there are.
         items: how many are to be remembered.
     """
-
-    head = "language_model"
-    measure = "accuracy"
-    lower_is_better = False
 
     def __init__(self, *, symbols: int = 14, items: int = 16) -> None:
         queue.check(symbols, items)
@@ -50,12 +46,6 @@ class SelectiveCopying(Task):
         items = inputs[:, : -self.items - 1]
         targets[:, -self.items :] = items[items > 0].reshape(size, self.items)
         return Batch(inputs, targets, scored, begins(size, length) if carried else None)
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(outputs, batch)
-
-    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
-        return accuracy(outputs, batch)
 
     def solve(self, batch: Batch) -> Tensor:
         return certain(queue.solve(batch.inputs, self.symbols + 1), self.symbols + 2)

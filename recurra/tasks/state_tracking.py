@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from recurra.shapes import Tensor
-from recurra.tasks.base import Batch, SourceError, Task
-from recurra.tasks.choices import accuracy, certain, cross_entropy
+from recurra.tasks.base import Batch, SourceError
+from recurra.tasks.choices import Choices, certain
 from recurra.tasks.draws import begins, rows
 
 Permutation = tuple[int, ...]
 MOST = {"S": 5, "A": 6, "Z": 360}  # things that a group may move: a table of products has the square of its elements
 
 
-class StateTracking(Task):
+class StateTracking(Choices):
     r"""Say at every step which element of a group the product of the elements so far is.
 
     .. math::  y_t = x_t \, y_{t-1} \qquad y_1 = x_1
@@ -33,10 +33,6 @@ class StateTracking(Task):
         group: "Sn", all permutations of n things; "An", the even ones; "Zn", a circle of n places: S5, A5, Z60.
         swaps: for "Sn": every element but the first swaps two neighbours: n - 1 moves to learn instead of n!.
     """
-
-    head = "language_model"
-    measure = "accuracy"
-    lower_is_better = False
 
     def __init__(self, *, group: str = "S5", swaps: bool = False) -> None:
         if swaps and not group.startswith("S"):
@@ -62,12 +58,6 @@ class StateTracking(Task):
             place = self.product[element, place]
             targets.append(place)
         return Batch(words, torch.stack(targets, 1), reset=begins(size, length) if carried else None)
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(outputs, batch)
-
-    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
-        return accuracy(outputs, batch)
 
     def solve(self, batch: Batch) -> Tensor:
         # things that are really moved about: no table of products
