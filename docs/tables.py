@@ -12,6 +12,7 @@ import sys
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
+COUNTED = RESULTS / "operations.json"
 
 
 def architectures() -> str:
@@ -45,13 +46,15 @@ def bench() -> str:
     if not path.exists():
         return "Not measured yet: `make bench`."
     stored = json.loads(path.read_text())
+    counted = json.loads(COUNTED.read_text())["mixers"]
     lines = [
-        "| mixer | training, ms | × LSTM | × LSTM, D 256 | × LSTM, T 16,384 | forward × LSTM | step, µs | × LSTM "
-        "| peak, MiB | T 65,536 | the same layer elsewhere, training |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
+        "| mixer | operations | training, ms | × LSTM | × LSTM, D 256 | × LSTM, T 16,384 | forward × LSTM | step, µs "
+        "| × LSTM | peak, MiB | T 65,536 | the same layer elsewhere, training |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for name, entry in stored["mixers"].items():
-        lines.append(f"| `{name}` | " + " | ".join(_bench_row(entry)) + " |")
+        operations = counted[name]["total"] / counted["lstm"]["total"]
+        lines.append(f"| `{name}` | " + " | ".join([f"{operations:.2g}", *_bench_row(entry)]) + " |")
     machine = stored["machine"]
     missing = [x for x, version in stored["peers"].items() if version is None]
     return "\n".join([
@@ -59,7 +62,9 @@ def bench() -> str:
         "Float32, forward and backward unless it says otherwise, B 8, T 512, D 128 unless it says otherwise (T 16,384: "
         "B 1); a step is of one row, without gradients. × is how many times longer the other takes, in turns in one "
         "run: the median and, in brackets, its quartiles. Peak: by how much a training run raises the memory of a "
-        "process of its own. T 65,536: the cost of a token of a forward, as a multiple of that at T 1,024. "
+        "process of its own. Operations: what the definition computes for a step, in the LSTM's "
+        "(`python -m benchmarks.operations`). T 65,536: the cost of a token of a forward, as a multiple of that at "
+        "T 1,024. "
         f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}, {machine['compiler']}, "
         f"{stored['date']}.",
         *(["", f"Not installed, so not beside: {', '.join(missing)}."] if missing else []),
