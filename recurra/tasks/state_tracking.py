@@ -4,13 +4,14 @@ S5 and A5 cannot be built from commutative groups; Z60 is one, the easy twin of 
 of permutations here, so that one table of products serves every group, and the solver does without it.
 """
 
+import functools
 import itertools
 from typing import Any
 
 import numpy as np
 import torch
 
-from recurra.shapes import Tensor
+from recurra.shapes import Int, Tensor
 from recurra.tasks.base import Batch, SourceError
 from recurra.tasks.choices import Choices, certain
 from recurra.tasks.draws import begins, rows
@@ -38,9 +39,7 @@ class StateTracking(Choices):
         if swaps and not group.startswith("S"):
             raise SourceError(f"{group} is not made of swaps: leave swaps out, or take a group such as S5")
         self.config = {"task": "state_tracking", "group": group, "swaps": swaps}
-        self.elements = _elements(group)
-        self.number = {element: number for number, element in enumerate(self.elements)}
-        self.product = torch.tensor([[self.number[_after(x, y)] for y in self.elements] for x in self.elements])
+        self.elements, self.number, self.product = _made(group)
         moves = _swaps(len(self.elements[0])) if swaps else self.elements
         self.moves = np.array([self.number[move] for move in moves])
 
@@ -74,6 +73,14 @@ class StateTracking(Choices):
         words = random.choice(self.moves, (size, length))
         words[:, 0] = random.integers(0, len(self.elements), size)
         return words
+
+
+@functools.cache
+def _made(group: str) -> tuple[list[Permutation], dict[Permutation, int], Int[Tensor, "N N"]]:
+    """The elements of a group, the number of each, and the number of every product."""
+    elements = _elements(group)
+    number = {element: number for number, element in enumerate(elements)}
+    return elements, number, torch.tensor([[number[_after(x, y)] for y in elements] for x in elements])
 
 
 def _elements(group: str) -> list[Permutation]:
