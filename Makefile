@@ -19,6 +19,7 @@ lint: .venv/.test
 	$(BIN)/pyright
 
 bench: .venv/.bench
+	$(BIN)/python -m benchmarks.operations
 	$(BIN)/python benchmarks/native.py
 	$(BIN)/python -m benchmarks.bench $(BENCH)
 

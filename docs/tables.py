@@ -53,8 +53,8 @@ def bench() -> str:
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for name, entry in stored["mixers"].items():
-        operations = counted[name]["total"] / counted["lstm"]["total"]
-        lines.append(f"| `{name}` | " + " | ".join([f"{operations:.2g}", *_bench_row(entry)]) + " |")
+        operations = f"{counted[name]['total'] / counted['lstm']['total']:.2g}" if name in counted else ""
+        lines.append(f"| `{name}` | " + " | ".join([operations, *_bench_row(entry)]) + " |")
     machine = stored["machine"]
     missing = [x for x, version in stored["peers"].items() if version is None]
     return "\n".join([
