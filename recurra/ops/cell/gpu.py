@@ -16,7 +16,8 @@ from torch.autograd.function import once_differentiable
 from recurra.ops import gpu, native
 from recurra.ops.cell import Cell, Rule
 from recurra.ops.cell.emit import fewest
-from recurra.ops.cell.trace import Nodes, Traced, Untraceable, reachable, trace
+from recurra.ops.cell.native import unknown
+from recurra.ops.cell.trace import Nodes, Traced, Untraceable, gathered, reachable, trace
 from recurra.shapes import Float, Tensor
 
 MOST = 256  # units of a head whose product is made inside the loop
@@ -230,24 +231,15 @@ def _compiled(rule: Rule) -> tuple[Any, ...]:
 
 def declines(record: Cell, state: tuple[Tensor, ...]) -> str | None:
     """A rule that makes its own products or has no trace, a projected state, a large R, or what no kernel takes."""
-    rule, x, weight, params, project, _, _, entering, bias = record
+    rule, x, weight, params, _, _, _, entering, bias = record
     reason = gpu.declines(x, weight, params, entering, bias, *state)
+    shapes = (None if part is None else part.shape for part in record[1:])
+    reason = reason or unknown(rule, [part.shape for part in state], *shapes)
     if reason is not None:
         return reason
-    if rule.operator == "own":
-        return f"the rule {rule.name} makes its own products"
-    if project is not None:
-        return "no kernel projects the state"
-    N = state[0].shape[-1]
-    heads = weight.shape[1] if weight is not None and weight.ndim == 4 else 1
-    own = {"dense": (rule.recur, heads, N // heads, N // heads), "diagonal": (rule.recur, N), "none": None}
-    driven = x.shape[-1] if entering is None else len(entering)
-    found = (driven, None if weight is None else weight.shape, None if params is None else params.shape)
-    wanted = (rule.drive * N, own[rule.operator], (rule.params, N) if rule.params else None)
-    if found != wanted or [part.shape for part in state] != [(len(x), N)] * rule.state:
-        return "the shapes do not fit the rule"
-    if rule.operator == "dense" and N // heads > MOST:
-        return f"R has {N // heads} units a head, and every program would read all of it at every step (most: {MOST})"
+    if rule.operator == "dense" and weight is not None and weight.shape[-1] > MOST:
+        units = weight.shape[-1]
+        return f"R has {units} units a head, and every program would read all of it at every step (most: {MOST})"
     made = kernel(rule)
     return made if isinstance(made, str) else None
 
@@ -255,10 +247,7 @@ def declines(record: Cell, state: tuple[Tensor, ...]) -> str | None:
 def scan(
     record: Cell, state: tuple[Float[Tensor, "B _"], ...]
 ) -> tuple[Float[Tensor, "B T _"], tuple[Float[Tensor, "B _"], ...]]:
-    rule, drive, weight, params, _, reset, valid, *_ = record.driven()
-    if rule.operator == "diagonal":
-        assert weight is not None
-        params, weight = weight if params is None else torch.cat((params, weight)), None
+    rule, drive, weight, params, _, reset, valid, *_ = gathered(record.driven())
     masks = (None if mask is None else mask.contiguous().view(torch.uint8) for mask in (reset, valid))
     keep = native.tracked(drive, weight, params, *state)
     read, *last = _Cell.apply(rule, keep, drive, weight, params, *masks, *state)

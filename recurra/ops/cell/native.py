@@ -19,7 +19,7 @@ from recurra.ops import native
 from recurra.ops.cell import Cell, Rule, rules, step, torch as fused
 from recurra.ops.cell.emit import emit
 from recurra.ops.cell.step import Given
-from recurra.ops.cell.trace import Untraceable
+from recurra.ops.cell.trace import Untraceable, gathered
 from recurra.shapes import Float, Tensor
 
 PIECE = 1024  # rows of W x that are made at once
@@ -85,13 +85,10 @@ def _verdict(
     bias: Look, *state: Look,
 ) -> str | None:  # fmt: skip
     """Why a record and state that look like this are declined: a step should not have to think it all over."""
-    if rule.operator == "own":
-        return f"the rule {rule.name} makes its own products"
-    if project is not None:
-        return "no kernel projects the state"
-    shapes = (None if x is None else x[0] for x in (drive, weight, params, reset, valid, entering, bias))
-    if not _fits(rule, [x[0] for x in state if x is not None], *shapes):
-        return "the shapes do not fit the rule"
+    shapes = (None if x is None else x[0] for x in (drive, weight, params, project, reset, valid, entering, bias))
+    reason = unknown(rule, [x[0] for x in state if x is not None], *shapes)
+    if reason is not None:
+        return reason
     kernel = _kernel(rule)
     if isinstance(kernel, str):
         return kernel
@@ -100,16 +97,20 @@ def _verdict(
     return native.declines(kernel.engine, *samples)
 
 
-def _fits(
-    rule: Rule, state: list[torch.Size], drive: Any, weight: Any, params: Any, reset: Any, valid: Any, entering: Any,
-    bias: Any,
-) -> bool:  # fmt: skip
-    """Whether every tensor has the shape that the kernel takes it to have."""
+def unknown(
+    rule: Rule, state: list[torch.Size], drive: Any, weight: Any, params: Any, project: Any, reset: Any, valid: Any,
+    entering: Any, bias: Any,
+) -> str | None:  # fmt: skip
+    """Why no compiled form, on any machine, knows a rule with tensors of these shapes."""
+    if rule.operator == "own":
+        return f"the rule {rule.name} makes its own products"
+    if project is not None:
+        return "no kernel projects the state"
     (B, T, inputs), N = drive, state[0][-1]
     heads = weight[1] if weight is not None and len(weight) == 4 else 1
     own = {"dense": (rule.recur, heads, N // heads, N // heads), "diagonal": (rule.recur, N), "none": None}
     masks, driven = (None, (B, T)), (rule.drive * N,)
-    return (
+    fits = (
         min(B, T, inputs, N) > 0
         and state == [(B, N)] * rule.state
         and weight == own[rule.operator]
@@ -119,6 +120,7 @@ def _fits(
         and ((*driven, inputs) == entering or (entering is None and driven == (inputs,)))
         and bias in (None, driven)
     )
+    return None if fits else "the shapes do not fit the rule"
 
 
 def scan(
@@ -146,10 +148,7 @@ def plan(record: Cell, state: tuple[Tensor, ...]) -> step.Plan | None:
 
 def _given(record: Cell) -> Given:
     """The kernel's view of a record."""
-    rule, x, weight, params, _, reset, valid, entering, bias = record
-    if rule.operator == "diagonal":
-        assert weight is not None
-        params, weight = weight if params is None else torch.cat((params, weight)), None
+    _, x, weight, params, _, reset, valid, entering, bias = gathered(record)
     reset, valid = (None if mask is None else mask.contiguous() for mask in (reset, valid))
     return Given(x, entering, bias, weight, params, reset, valid)
 

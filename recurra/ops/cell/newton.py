@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from recurra.ops.block import Block, chunk as block_chunk
 from recurra.ops.cell import Cell, Rule, loop
-from recurra.ops.cell.trace import Traced, Untraceable, reachable, trace
+from recurra.ops.cell.trace import Traced, Untraceable, gathered, reachable, trace
 from recurra.ops.diag import Diag, chunk as diag_chunk
 from recurra.shapes import Float, Tensor
 
@@ -67,10 +67,7 @@ def scan(
     record: Cell, state: tuple[Float[Tensor, "B _"], ...]
 ) -> tuple[Float[Tensor, "B T _"], tuple[Float[Tensor, "B _"], ...]]:
     driven = record.driven()
-    rule, drive, weight, params = driven[:4]
-    if rule.operator == "diagonal":
-        assert weight is not None
-        params = weight if params is None else torch.cat((params, weight))
+    rule, drive, _, params = gathered(driven)[:4]
     steps = _Steps(rule, record.reset, record.valid)
     with torch.no_grad():
         solution = _solve(steps, drive, params, state)

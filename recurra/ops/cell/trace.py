@@ -14,7 +14,7 @@ import torch
 from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recurra.ops.cell import Rule
+from recurra.ops.cell import Cell, Rule
 from recurra.shapes import Tensor
 
 Nodes = tuple["Number", ...]
@@ -148,6 +148,15 @@ def counts(rule: Rule) -> dict[str, int]:
     diagonal = rule.recur if rule.operator == "diagonal" else 0
     inputs = {"drive": rule.drive, "recur": rule.recur - diagonal, "state": rule.state}
     return inputs | {"params": rule.params + diagonal, "g_read": 1, "g_state": rule.state}
+
+
+def gathered(record: Cell) -> Cell:
+    """The record with a diagonal R where the trace has it: after the rule's own parameters."""
+    if record.rule.operator != "diagonal":
+        return record
+    assert record.weight is not None
+    both = record.weight if record.params is None else torch.cat((record.params, record.weight))
+    return record._replace(params=both, weight=None)
 
 
 def apply(rule: Rule, drive: tuple, recur: tuple, state: tuple, params: tuple) -> tuple[Any, tuple]:
