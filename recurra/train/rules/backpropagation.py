@@ -15,6 +15,13 @@ from recurra.train.forward import carried, forward
 from recurra.train.rules.base import LearningRule, Update
 from recurra.train.rules.memory import Kept, counting
 
+# models that must have a sequence whole, and why
+WHOLE = {
+    "classifier": "it is read once for all steps",
+    "ctc": "it reads from a sequence's end too",
+    "latent_ode": "what is seen is read from its end",
+}
+
 
 class BPTT(LearningRule):
     r"""The whole gradient: every step's error walks back through all steps before it.
@@ -48,15 +55,14 @@ class TBPTT(LearningRule):
         window: steps of a window.
 
     Raises:
-        RunError: `window` is less than 1, or the model cannot be read at every step of its own (`errors`).
+        RunError: `window` is less than 1, or the model has dropout or cannot go on from a state.
     """
 
     def __init__(self, model: Any, task: Task, config: Config, *, window: int = 16) -> None:
         super().__init__(model, task, config)
         if window < 1:
             raise RunError(f"the window of tbptt is {window}: it must be at least 1")
-        if model.grows:
-            raise RunError("tbptt hands the state on without its history, and the state of this pattern grows")
+        refuse_pieces("tbptt", model)
         refuse_two_passes("tbptt", model)
         self.window = window
 
@@ -67,7 +73,9 @@ class TBPTT(LearningRule):
             steps = slice(start, start + self.window)
             with first_count(self):
                 outputs, state = forward(self.model, cut(batch, steps), state, self.config)
-            outputs.backward(error[:, steps])
+            # a window that only reads, as the source of a sequence to sequence model, says nothing
+            if outputs.requires_grad:
+                outputs.backward(error[:, steps])
             state = carried(state)
         update(loss)
         return state if self.config.tbptt else None
@@ -100,18 +108,28 @@ def errors(rule: LearningRule, batch: Batch, state: State | None) -> tuple[Tenso
 
 
 def refuse_two_passes(name: str, model: Any) -> None:
-    """Refuse a model that two passes would not agree on, or that is not read at every step.
+    """Refuse a model that two passes would not agree on.
 
     Raises:
-        RunError: it has dropout, or is a classifier.
+        RunError: it has dropout.
     """
     if any(isinstance(x, torch.nn.Dropout) and x.p > 0 for x in model.modules()):
         raise RunError(f"{name} goes through every step twice, and dropout would draw twice: train it with dropout 0")
-    if model.name == "classifier":
-        raise RunError(f"{name} needs an error at every step, and a classifier is read once for all of them")
+
+
+def refuse_pieces(name: str, model: Any) -> None:
+    """Refuse a model that cannot go on, piece by piece, from a state without its history.
+
+    Raises:
+        RunError: its state grows, or it must have a sequence whole.
+    """
+    if model.grows:
+        raise RunError(f"{name} cannot teach this pattern: its state grows, and is handed on without its history")
+    if model.name in WHOLE:
+        raise RunError(f"{name} cannot teach {model.name}: {WHOLE[model.name]}")
 
 
 def cut(batch: Batch, steps: slice) -> Batch:
     """The inputs of some steps and their clock."""
-    clock = Clock(batch.reset, batch.valid).cut(steps.start, steps.stop)
-    return Batch(batch.inputs[:, steps], batch.targets, None, clock.reset, clock.valid)
+    clock = Clock(batch.reset, batch.valid, batch.dt).cut(steps.start, steps.stop)
+    return Batch(batch.inputs[:, steps], batch.targets, None, clock.reset, clock.valid, clock.dt)

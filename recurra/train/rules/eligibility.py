@@ -58,9 +58,7 @@ class RFLO(OnlineRule):
 
     def __init__(self, model: Any, task: Task, config: Config, *, seed: int = 0) -> None:
         self.seed = seed
-        super().__init__(
-            model, task, config, around=lambda: detached(model), listening=lambda error: self._feedback(error)
-        )
+        super().__init__(model, task, config, around=lambda: detached(model), listening=self._feedback)
 
     def remember(self, layer: Layer) -> Influence:
         return _traces(layer)

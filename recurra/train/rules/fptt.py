@@ -14,7 +14,7 @@ from recurra.tasks import Batch, Task
 from recurra.train.config import Config
 from recurra.train.errors import RunError
 from recurra.train.forward import carried, forward
-from recurra.train.rules.backpropagation import first_count
+from recurra.train.rules.backpropagation import first_count, refuse_pieces
 from recurra.train.rules.base import LearningRule, Update
 
 STRENGTH = 2.0  # of the square beside the multiplier, as the authors' code has it
@@ -46,7 +46,7 @@ class FPTT(LearningRule):
         beta: how fast the mean follows.
 
     Raises:
-        RunError: an argument is out of range, or the model is read once for all steps.
+        RunError: an argument is out of range, or the model cannot go on from a state.
     """
 
     def __init__(
@@ -57,10 +57,7 @@ class FPTT(LearningRule):
             raise RunError(f"the parts of fptt are {parts}: they must be between 1 and the length, {config.length}")
         if not alpha >= 0 or not 0 < beta <= 1:
             raise RunError(f"fptt has alpha {alpha} and beta {beta}: alpha must be at least 0, beta in (0, 1]")
-        if model.grows:
-            raise RunError("fptt hands the state on without its history, and the state of this pattern grows")
-        if model.name == "classifier":
-            raise RunError("fptt learns at every part of a sequence, and a classifier is read once for all of them")
+        refuse_pieces("fptt", model)
         self.parts, self.alpha, self.beta = parts, alpha, beta
 
     def learn(self, batch: Batch, kept: State | None, update: Update) -> State | None:

@@ -23,7 +23,7 @@ from recurra.tasks import Batch, Task
 from recurra.train.config import Config
 from recurra.train.errors import RunError
 from recurra.train.forward import carried, forward
-from recurra.train.rules.backpropagation import cut, errors, first_count, refuse_two_passes
+from recurra.train.rules.backpropagation import cut, errors, first_count, refuse_pieces, refuse_two_passes
 from recurra.train.rules.base import LearningRule, Update
 from recurra.train.rules.influence import Influence
 from recurra.train.rules.layer import Layer, Step
@@ -45,7 +45,7 @@ class OnlineRule(LearningRule):
         listening: what holds while the error of one step's outputs goes down through the layers: how they hear of it.
 
     Raises:
-        RunError: the model or one of its layers cannot learn so; the message says why.
+        RunError: the model or one of its layers cannot learn so, or, of a batch, its steps have times between them.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class OnlineRule(LearningRule):
     ) -> None:
         super().__init__(model, task, config)
         self.around, self.listening = around, listening
+        refuse_pieces(config.rule, model)
         refuse_two_passes(config.rule, model)
         if not hasattr(model, "backbone"):
             raise RunError(f"{config.rule} needs a model that is a stack of mixers, and {model.name} is none")
@@ -97,6 +98,8 @@ class OnlineRule(LearningRule):
             yield
 
     def learn(self, batch: Batch, kept: State | None, update: Update) -> State | None:
+        if batch.dt is not None:
+            raise RunError(f"{self.config.rule} takes all steps as equally long, and these have times between them")
         rows, steps = batch.inputs.shape[:2]
         start = self.model.initial_state(rows), tuple(x.start(rows) for x in self.influences)
         state, memories = start if kept is None else kept
@@ -151,8 +154,6 @@ class OnlineRule(LearningRule):
 
 def refusal(mixer: Mixer, mixers: list[Mixer]) -> str | None:
     """Why no rule of this kind can teach a mixer, or None."""
-    if mixer.grows:
-        return "its state grows, and an influence would grow with it"
     if any(x.requires_grad for x in leaves(mixer.initial_state(1))):
         return "its first state is made of its parameters, and influences begin at zero"
     if mixer.shares and sum(type(x) is type(mixer) for x in mixers) > 1:

@@ -14,10 +14,11 @@ from recurra.train.rules.layer import Step
 class One(nn.Module):
     """A mixer that is read as it is."""
 
-    name, grows = "one", False
+    name = "one"
 
     def __init__(self, mixer):
         super().__init__()
+        self.grows = mixer.grows
         self.backbone = SimpleNamespace(blocks=[SimpleNamespace(mixer=mixer)])
         self.mixer = mixer
 
@@ -74,7 +75,7 @@ def whole(mixer, some):
     """Those of backpropagation."""
     mixer.zero_grad()
     with use("loop"):
-        y, _ = mixer(some.inputs, None, Clock(some.reset, some.valid) or None)
+        y, _ = mixer(some.inputs, None, Clock(some.reset, some.valid, some.dt) or None)
     (y * some.targets).sum().backward()
     return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in mixer.named_parameters()}
 

@@ -8,7 +8,7 @@ import torch
 from train.rules import one
 
 from recurra import Clock
-from recurra.models import Forecaster, LanguageModel
+from recurra.models import MODELS, Forecaster, LanguageModel
 from recurra.tasks import open_source
 from recurra.train import Config, RunError, Stopped, metrics, train
 from recurra.train.progress import Quiet
@@ -61,7 +61,7 @@ def gradients(rule, model, task, some, **keywords):
     model.zero_grad()
     made = build(model, task, settings)
     made.learn(some, None, lambda loss: None)
-    return {name: p.grad.clone() for name, p in model.named_parameters()}, made
+    return {name: p.grad for name, p in model.named_parameters()}, made
 
 
 @pytest.mark.parametrize("pattern", ["gru", "mingru"])
@@ -112,6 +112,35 @@ def test_a_window_over_all_is_the_whole_gradient_and_a_short_one_is_not():
     total.backward()
     for name, p in mixer.named_parameters():
         torch.testing.assert_close(found[name], p.grad)
+
+
+def test_times_between_steps_are_honoured_or_refused():
+    mixer, some = one.build("cfc"), one.batch()
+    some = some._replace(dt=torch.rand(2, 7, dtype=torch.float64) + 0.1)
+    found, _ = one.taught(RULES["tbptt"], mixer, some, window=7)
+    for name, slope in one.whole(mixer, some).items():
+        torch.testing.assert_close(found[name], slope)
+    with pytest.raises(RunError, match="these have times between them"):
+        one.taught(RULES["rtrl"], mixer, some)
+
+
+def test_a_window_that_only_reads_says_nothing():
+    task = open_source("letter_to_sound")
+    model = MODELS["seq2seq"](width=8, depth=1, **task.model_arguments())
+    found, _ = gradients("tbptt", model, task, task.batch("train", 0, 3, 24, 0), window=1)
+    assert all(x.isfinite().all() for x in found.values() if x is not None)
+    assert found["out.weight"] is not None and found["out.weight"].abs().max() > 0
+
+
+@pytest.mark.parametrize("rule", ["tbptt", "fptt", "rtrl"])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("classifier", {"inputs": 1, "classes": 2}), ("ctc", {"inputs": 2, "labels": 2}), ("latent_ode", {"inputs": 2})],
+)
+def test_what_must_have_a_sequence_whole_is_refused(rule, name, arguments):
+    model = MODELS[name](width=8, depth=1, **arguments)
+    with pytest.raises(RunError, match=f"{rule} cannot teach {name}: "):
+        build(model, one.Weighed(), Config(source="", rule=rule))
 
 
 @pytest.mark.parametrize(
