@@ -1,5 +1,7 @@
 """A model and a task as small as can be, so that these tests are about training and about nothing else."""
 
+import pathlib
+import shutil
 import sys
 from typing import Any
 
@@ -9,7 +11,7 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.models import MODELS
 from recurra.tasks import TASKS, Batch, Task
-from recurra.train import Config, RunError, Stopped, train
+from recurra.train import Config, RunError, Stopped, checkpoints, metrics, train
 
 SYMBOLS = 7
 
@@ -90,6 +92,17 @@ def config(**changed: Any) -> Config:
         evaluate_every=7, evaluation_tokens=48, checkpoint_every=4, threads=1,
     )  # fmt: skip
     return Config(**{**settings, **changed})
+
+
+def killed(ended: pathlib.Path, folder: pathlib.Path, step: int) -> None:
+    """A run that ended, in another folder as it would lie there had it been killed after the checkpoint of a step."""
+    shutil.copytree(ended, folder)
+    for path in checkpoints.found(folder):
+        if int(path.name.removeprefix("step-")) > step:
+            shutil.rmtree(path)
+    for name in ("result.json", "model.safetensors"):
+        (folder / name).unlink()
+    metrics.drop_after(folder, step)
 
 
 if __name__ == "__main__":
