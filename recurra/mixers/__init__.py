@@ -102,6 +102,7 @@ from recurra.mixers.segment.lm2 import LM2
 from recurra.mixers.segment.rmt import RMT
 from recurra.mixers.segment.temporal_latent_bottleneck import TemporalLatentBottleneck
 from recurra.mixers.segment.transformer_xl import TransformerXL
+from recurra.mixers.segment.trc2 import TRC2
 from recurra.mixers.window.attention import Attention
 from recurra.mixers.window.sliding_window import SlidingWindow
 
@@ -149,6 +150,7 @@ MIXERS: dict[str, type[Mixer]] = {
     "infini_attention": InfiniAttention,
     "temporal_latent_bottleneck": TemporalLatentBottleneck,
     "block_recurrent": BlockRecurrent,
+    "trc2": TRC2,
     "dss": DSS,
     "gss": GSS,
     "h3": H3,
