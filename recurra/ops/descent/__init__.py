@@ -70,7 +70,11 @@ class Descent(NamedTuple):
     def weights(self, dual: Float[Tensor, "B H P"]) -> list[Tensor]:
         """What the network is made of, layer by layer, where A is `dual`."""
         layers = self.net.layers(dual)
-        return layers if self.mirror is None else [self.mirror.weights(layer) for layer in layers]
+        if self.mirror is None:
+            return layers
+        layers = [self.mirror.weights(layer) for layer in layers]
+        # a layer norm takes away what all of an answer's features share: here, where nothing was rounded to its size
+        return [*layers[:-1], layers[-1] - layers[-1].mean(-1, keepdim=True)] if self.net.normalised else layers
 
     def settled(self, dual: Float[Tensor, "B H P"]) -> Float[Tensor, "B H P"]:
         """The sums that have the same weights and are kept where a chunk ends."""

@@ -6,6 +6,7 @@ https://arxiv.org/abs/2504.13173.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -45,7 +46,10 @@ def _normed(dual: Float[Tensor, "*B I O"], q: float) -> Float[Tensor, "*B I O"]:
 
 
 def _shares(dual: Float[Tensor, "*B I O"]) -> Float[Tensor, "*B I O"]:
-    return dual.shape[-2] * dual.softmax(-2)
+    # a softmax is rounded by what it divides by, for all inputs of an output alike, and an answer adds that up; so
+    # what is divided by is said as a logarithm and one step of Newton nearer to where the mean is 1
+    near = dual.detach().logsumexp(-2, keepdim=True) - math.log(dual.shape[-2])
+    return (dual - near - (dual - near).expm1().mean(-2, keepdim=True).log1p()).exp()
 
 
 def _centred(dual: Float[Tensor, "*B I O"]) -> Float[Tensor, "*B I O"]:
