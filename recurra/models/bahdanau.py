@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from recurra.clock import Clock
-from recurra.models import folder
-from recurra.models.backbone import Backbone, undecayed_parameters as _undecayed_parameters
+from recurra.models.backbone import Backbone
+from recurra.models.base import Model
 from recurra.models.beam import beam as _beam
 from recurra.models.both_ways import BothWays
 from recurra.models.pairs import between_resets, phases
@@ -45,7 +45,7 @@ class AdditiveAttention(nn.Module):
         return (share[:, None].to(memory.dtype) @ memory)[:, 0], share
 
 
-class Bahdanau(nn.Module):
+class Bahdanau(Model):
     r"""A source is read from both ends and kept; the writer looks at it anew before each token.
 
     .. math::
@@ -86,10 +86,6 @@ class Bahdanau(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.config = dict(
-            vocabulary=vocabulary, go=go, source=source, width=width, depth=depth, pattern=pattern,
-            mixers=mixers or {}, hidden=hidden, dropout=dropout,
-        )  # fmt: skip
         self.go, self.source = go, source
         self.embedding = nn.Embedding(vocabulary, width)
         self.dropout = nn.Dropout(dropout)
@@ -192,6 +188,3 @@ class Bahdanau(nn.Module):
         return output * mine, share * mine, [inner, query, memory, keys, known]
 
     beam = _beam
-    undecayed_parameters = _undecayed_parameters
-    save_pretrained = folder.save_pretrained
-    from_pretrained = classmethod(folder.from_pretrained)

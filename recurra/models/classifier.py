@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from recurra.clock import Clock
-from recurra.models import folder
-from recurra.models.backbone import Backbone, undecayed_parameters as _undecayed_parameters
+from recurra.models.backbone import Backbone
+from recurra.models.base import Model
 from recurra.models.step import CompiledStep
 from recurra.shapes import Float, State, Tensor
 
 
-class Classifier(nn.Module):
+class Classifier(Model):
     """`logits, state = model(x, state, clock)`: `(B, T)` tokens or `(B, T, F)` features to `(B, classes)`.
 
     The state carries the pool with it, so a long sequence may come in pieces. With `clock.reset` the pool forgets
@@ -47,10 +47,6 @@ class Classifier(nn.Module):
             raise ValueError("give a classifier either a vocabulary (tokens) or inputs (features)")
         if pool not in ("last", "mean"):
             raise ValueError(f"pool is {pool!r}: it must be 'last' or 'mean'")
-        self.config = dict(
-            classes=classes, width=width, depth=depth, vocabulary=vocabulary, inputs=inputs, pool=pool,
-            pattern=pattern, mixers=mixers or {}, hidden=hidden, dropout=dropout,
-        )  # fmt: skip
         self.pool = pool
         self.embedding = nn.Embedding(vocabulary, width) if vocabulary else nn.Linear(inputs or 1, width)
         self.backbone = Backbone(width, depth, pattern, mixers, hidden, dropout)
@@ -104,7 +100,3 @@ class Classifier(nn.Module):
         if isinstance(way_in, nn.Linear):
             return CompiledStep(self, way_in.weight.new_zeros(batch, 1, way_in.in_features))
         return CompiledStep(self, torch.zeros(batch, 1, dtype=torch.int64, device=way_in.weight.device))
-
-    undecayed_parameters = _undecayed_parameters
-    save_pretrained = folder.save_pretrained
-    from_pretrained = classmethod(folder.from_pretrained)

@@ -6,14 +6,13 @@ import torch
 from torch import nn
 
 from recurra.clock import Clock
-from recurra.models import folder
-from recurra.models.backbone import undecayed_parameters as _undecayed_parameters
+from recurra.models.base import Model
 from recurra.models.both_ways import BothWays
 from recurra.models.labellings import best_path, prefix_beam
 from recurra.shapes import Float, State, Tensor
 
 
-class CTC(nn.Module):
+class CTC(Model):
     r"""What is said at every frame, by a network that has heard before and after: a label, or the blank.
 
     .. math::
@@ -49,10 +48,6 @@ class CTC(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.config = dict(
-            inputs=inputs, labels=labels, width=width, depth=depth, pattern=pattern,
-            mixers=mixers or {}, hidden=hidden, dropout=dropout,
-        )  # fmt: skip
         self.embedding = nn.Linear(inputs, width)
         self.stack = BothWays(width, depth, pattern, mixers or {}, hidden, dropout)
         self.out = nn.Linear(width, labels + 1)
@@ -87,7 +82,3 @@ class CTC(nn.Module):
             return best_path(logits, valid)
         rows = list(logits) if valid is None else [row[mine] for row, mine in zip(logits, valid, strict=True)]
         return [prefix_beam(row, width)[0] for row in rows]
-
-    undecayed_parameters = _undecayed_parameters
-    save_pretrained = folder.save_pretrained
-    from_pretrained = classmethod(folder.from_pretrained)

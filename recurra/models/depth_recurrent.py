@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from recurra.clock import Clock
-from recurra.models import folder
-from recurra.models.backbone import GatedMLP, build_mixer, parse, undecayed_parameters as _undecayed_parameters
+from recurra.models.backbone import GatedMLP, build_mixer, parse
+from recurra.models.base import Model
 from recurra.models.generate import generate as _generate, stream as _stream
 from recurra.shapes import Float, Int, State, Tensor
 
 
-class DepthRecurrent(nn.Module):
+class DepthRecurrent(Model):
     r"""A language model that thinks in silence: one block, looped, and only what it says at the end is judged.
 
     .. math::
@@ -75,10 +75,6 @@ class DepthRecurrent(nn.Module):
                 f"loops is {loops}, trained {tuple(trained)} and limit {limit}: all must be at least 1, in order, and "
                 "at most the limit"
             )
-        self.config = dict(
-            vocabulary=vocabulary, width=width, pattern=pattern, mixers=mixers or {}, hidden=hidden, loops=loops,
-            trained=list(trained), limit=limit, scale=scale, dropout=dropout,
-        )  # fmt: skip
         self.loops, self.trained = loops, (least, most)
         self.embedding = nn.Embedding(vocabulary, width)
         self.embedding_norm = nn.RMSNorm(width, eps=1e-6)
@@ -146,9 +142,6 @@ class DepthRecurrent(nn.Module):
 
     generate = _generate
     stream = _stream
-    undecayed_parameters = _undecayed_parameters
-    save_pretrained = folder.save_pretrained
-    from_pretrained = classmethod(folder.from_pretrained)
 
 
 class ScaledBlock(nn.Module):

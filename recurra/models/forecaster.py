@@ -5,13 +5,13 @@ from typing import Any, ClassVar
 from torch import nn
 
 from recurra.clock import Clock
-from recurra.models import folder
-from recurra.models.backbone import Backbone, undecayed_parameters as _undecayed_parameters
+from recurra.models.backbone import Backbone
+from recurra.models.base import Model
 from recurra.models.step import CompiledStep
 from recurra.shapes import Float, State, Tensor
 
 
-class Forecaster(nn.Module):
+class Forecaster(Model):
     """`quantiles, state = model(x, state, clock)`: `(B, T, inputs)` to `(B, T, horizon, Q)`.
 
     What is read at step t speaks of steps t + 1 to t + horizon and has seen nothing after t. With horizon 1 and one
@@ -45,10 +45,6 @@ class Forecaster(nn.Module):
             raise ValueError(f"quantiles are {levels}: they must rise and lie between 0 and 1")
         if horizon < 1:
             raise ValueError(f"horizon is {horizon}: it must be at least 1")
-        self.config = dict(
-            inputs=inputs, width=width, depth=depth, horizon=horizon, quantiles=levels, pattern=pattern,
-            mixers=mixers or {}, hidden=hidden, dropout=dropout,
-        )  # fmt: skip
         self.horizon = horizon
         self.embedding = nn.Linear(inputs, width)
         self.backbone = Backbone(width, depth, pattern, mixers, hidden, dropout)
@@ -74,7 +70,3 @@ class Forecaster(nn.Module):
     def compile_step(self, batch: int = 1) -> CompiledStep:
         """`quantiles, state = step(x, state)` for `(batch, 1, inputs)` numbers, without gradients."""
         return CompiledStep(self, self.embedding.weight.new_zeros(batch, 1, self.embedding.in_features))
-
-    undecayed_parameters = _undecayed_parameters
-    save_pretrained = folder.save_pretrained
-    from_pretrained = classmethod(folder.from_pretrained)

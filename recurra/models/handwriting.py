@@ -7,15 +7,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from recurra.clock import Clock
-from recurra.models import folder
-from recurra.models.backbone import Backbone, undecayed_parameters as _undecayed_parameters
+from recurra.models.backbone import Backbone
+from recurra.models.base import Model
 from recurra.models.pairs import between_resets
 from recurra.shapes import Bool, Float, Int, State, Tensor, wide
 
 NUMBERS = 6  # of each component: log-weight, two means, two log-deviations, and the correlation before its tanh
 
 
-class Handwriting(nn.Module):
+class Handwriting(Model):
     r"""Pen strokes for a text: the next move's density, given the moves so far and the letters about the window.
 
     .. math::
@@ -68,10 +68,6 @@ class Handwriting(nn.Module):
         super().__init__()
         if inputs != 4 or depth < 2:
             raise ValueError(f"inputs is {inputs} and depth is {depth}: a pen has 4, and there must be 2 blocks")
-        self.config = dict(
-            letters=letters, text=text, width=width, depth=depth, inputs=inputs, windows=windows,
-            components=components, pattern=pattern, mixers=mixers or {}, hidden=hidden, dropout=dropout,
-        )  # fmt: skip
         self.letters, self.text, self.components = letters, text, components
         self.embedding = nn.Linear(3, width)
         self.seen = nn.Linear(letters, width, bias=False)
@@ -200,10 +196,6 @@ class Handwriting(nn.Module):
             if not bool(live.any()):
                 break
         return torch.stack(moves, 1) if moves else rows.new_zeros(len(text), 0, 3)
-
-    undecayed_parameters = _undecayed_parameters
-    save_pretrained = folder.save_pretrained
-    from_pretrained = classmethod(folder.from_pretrained)
 
 
 def draw(outputs: Float[Tensor, "B O"], bias: float, random: torch.Generator) -> Float[Tensor, "B 3"]:

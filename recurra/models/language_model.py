@@ -7,14 +7,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from recurra.clock import Clock
-from recurra.models import folder
-from recurra.models.backbone import Backbone, undecayed_parameters as _undecayed_parameters
+from recurra.models.backbone import Backbone
+from recurra.models.base import Model
 from recurra.models.generate import generate as _generate, stream as _stream
 from recurra.models.step import CompiledStep
 from recurra.shapes import Float, Int, State, Tensor
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Model):
     """An embedding, a backbone, and the embedding again as the read-out.
 
     `logits, state = model(tokens, state, clock)`: `(B, T)` whole numbers to `(B, T, vocabulary)`. The state obeys the
@@ -50,11 +50,6 @@ class LanguageModel(nn.Module):
         shared: list[str] | None = None,
     ) -> None:
         super().__init__()
-        self.config = dict(
-            vocabulary=vocabulary, width=width, depth=depth, pattern=pattern,
-            mixers=mixers or {}, hidden=hidden, dropout=dropout, tied=tied,
-            feed_forward=feed_forward, memories=memories or {}, shared=shared or [],
-        )  # fmt: skip
         self.embedding = nn.Embedding(vocabulary, width)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.dropout = nn.Dropout(dropout)
@@ -107,6 +102,3 @@ class LanguageModel(nn.Module):
 
     generate = _generate
     stream = _stream
-    undecayed_parameters = _undecayed_parameters
-    save_pretrained = folder.save_pretrained
-    from_pretrained = classmethod(folder.from_pretrained)

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from recurra.clock import Clock
-from recurra.models import folder
-from recurra.models.backbone import Backbone, undecayed_parameters as _undecayed_parameters
+from recurra.models.backbone import Backbone
+from recurra.models.base import Model
 from recurra.ops.ode import solve, solver
 from recurra.shapes import Bool, Float, State, Tensor, wide
 
@@ -27,7 +27,7 @@ class Field(nn.Module):
         return self.second(torch.tanh(self.first(z.to(self.first.weight.dtype)))).to(z.dtype)
 
 
-class LatentODE(nn.Module):
+class LatentODE(Model):
     r"""Paths that are seen now and then: what they do at any time follows from where they were at the first.
 
     .. math::
@@ -76,10 +76,6 @@ class LatentODE(nn.Module):
         super().__init__()
         if inputs % 2:
             raise ValueError(f"inputs is {inputs}: it must be even, numbers and as many marks")
-        self.config = dict(
-            inputs=inputs, width=width, depth=depth, latent=latent, method=method, steps=steps, pattern=pattern,
-            mixers=mixers or {}, hidden=hidden, dropout=dropout,
-        )  # fmt: skip
         self.latent, self.how = latent, solver(method, steps, None)
         self.embedding = nn.Linear(inputs, width)
         self.encoder = Backbone(width, depth, pattern, mixers, hidden, dropout)
@@ -144,10 +140,6 @@ class LatentODE(nn.Module):
         variance = (2 * log_deviation).exp()
         nats = 0.5 * (mean.square() + variance - 1 - 2 * log_deviation).sum(-1)
         return mean + log_deviation.exp() * noise, nats[:, None, None]
-
-    undecayed_parameters = _undecayed_parameters
-    save_pretrained = folder.save_pretrained
-    from_pretrained = classmethod(folder.from_pretrained)
 
 
 def _backwards(seen: Bool[Tensor, "B T"], dt: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:

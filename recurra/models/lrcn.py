@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from recurra.clock import Clock
-from recurra.models import folder
-from recurra.models.backbone import Backbone, undecayed_parameters as _undecayed_parameters
+from recurra.models.backbone import Backbone
+from recurra.models.base import Model
 from recurra.shapes import Float, State, Tensor
 
 
@@ -26,7 +26,7 @@ class Frames(nn.Module):
         return self.out(F.relu(self.second(F.relu(self.first(x)))).flatten(1))
 
 
-class LRCN(nn.Module):
+class LRCN(Model):
     r"""A class at every frame of a film, from features of a convolutional network that a mixer remembers.
 
     .. math::
@@ -62,10 +62,6 @@ class LRCN(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.config = dict(
-            inputs=inputs, classes=classes, width=width, depth=depth, channels=channels, pattern=pattern,
-            mixers=mixers or {}, hidden=hidden, dropout=dropout,
-        )  # fmt: skip
         self.frames = Frames(inputs, width, channels)
         self.backbone = Backbone(width, depth, pattern, mixers, hidden, dropout)
         self.out = nn.Linear(width, classes)
@@ -85,7 +81,3 @@ class LRCN(nn.Module):
         seen = self.frames(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         features, state = self.backbone(seen, state, clock)
         return self.out(features), state
-
-    undecayed_parameters = _undecayed_parameters
-    save_pretrained = folder.save_pretrained
-    from_pretrained = classmethod(folder.from_pretrained)

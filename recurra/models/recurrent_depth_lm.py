@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from recurra.clock import Clock
-from recurra.models import folder
-from recurra.models.backbone import GatedMLP, build_mixer, parse, undecayed_parameters as _undecayed_parameters
+from recurra.models.backbone import GatedMLP, build_mixer, parse
+from recurra.models.base import Model
 from recurra.models.generate import generate as _generate, stream as _stream
 from recurra.shapes import Float, Int, State, Tensor
 
 DEVIATION = math.sqrt(2 / 5)  # of the latents that training begins with
 
 
-class RecurrentDepthLM(nn.Module):
+class RecurrentDepthLM(Model):
     r"""A language model that thinks for as many loops as it is given, in latents and not in words.
 
     .. math::
@@ -77,10 +77,6 @@ class RecurrentDepthLM(nn.Module):
                 f"prelude is {prelude}, core {core}, coda {coda}, loops {loops} and backward {backward}: each must be "
                 "at least 1"
             )
-        self.config = dict(
-            vocabulary=vocabulary, width=width, prelude=prelude, core=core, coda=coda, pattern=pattern,
-            mixers=mixers or {}, hidden=hidden, loops=loops, backward=backward,
-        )  # fmt: skip
         self.loops, self.backward = loops, backward
         hidden = round(width / 3) * 8 if hidden is None else hidden
         names = parse(pattern)
@@ -212,9 +208,6 @@ class RecurrentDepthLM(nn.Module):
 
     generate = _generate
     stream = _stream
-    undecayed_parameters = _undecayed_parameters
-    save_pretrained = folder.save_pretrained
-    from_pretrained = classmethod(folder.from_pretrained)
 
 
 class SandwichBlock(nn.Module):

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 from recurra.clock import Clock
-from recurra.models import folder
-from recurra.models.backbone import Backbone, undecayed_parameters as _undecayed_parameters
+from recurra.models.backbone import Backbone
+from recurra.models.base import Model
 from recurra.models.beam import beam as _beam
 from recurra.models.pairs import between_resets, phases
 from recurra.shapes import Float, Int, State, Tensor, wide
 
 
-class Seq2Seq(nn.Module):
+class Seq2Seq(Model):
     r"""A source is read into a state, and its answer is written from what is remembered of it.
 
     .. math::
@@ -51,10 +51,6 @@ class Seq2Seq(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.config = dict(
-            vocabulary=vocabulary, go=go, width=width, depth=depth, pattern=pattern,
-            mixers=mixers or {}, hidden=hidden, dropout=dropout,
-        )  # fmt: skip
         self.go = go
         self.embedding = nn.Embedding(vocabulary, width)
         self.dropout = nn.Dropout(dropout)
@@ -100,6 +96,3 @@ class Seq2Seq(nn.Module):
         return self.out(features) * answer[..., None], (inner, said, answering)
 
     beam = _beam
-    undecayed_parameters = _undecayed_parameters
-    save_pretrained = folder.save_pretrained
-    from_pretrained = classmethod(folder.from_pretrained)
