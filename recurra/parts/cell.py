@@ -8,6 +8,7 @@ from torch import nn
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.ops import Cell, Rule, Scan
+from recurra.parts.init import glorot
 from recurra.shapes import Float, Tensor, wide
 
 
@@ -44,9 +45,8 @@ class DenseCell(nn.Module):
         at_least(1, width=width, units=units, project=project)
         self.rule = rule
         gates, read = rule.drive, project or units
-        inputs = [nn.init.xavier_uniform_(torch.empty(units, width)) for _ in range(gates)]
+        self.input_weight = nn.Parameter(glorot(gates, units, width))
         recurrent = [nn.init.orthogonal_(torch.empty(units, read))[None] for _ in range(gates)]
-        self.input_weight = nn.Parameter(torch.cat(inputs))
         self.weight = nn.Parameter(torch.stack(recurrent))
         self.bias = nn.Parameter(torch.zeros(gates * units))
         self.register_parameter("params", nn.Parameter(torch.zeros(rule.params, units)) if rule.params else None)

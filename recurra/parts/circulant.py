@@ -5,6 +5,16 @@ import torch
 from recurra.shapes import Float, Tensor
 
 
+def check_taps(taps: int, size: int) -> None:
+    """A kernel of that many taps has a middle, and reaches no place of a ring of that size twice.
+
+    Raises:
+        ValueError: `taps` is even, or more than the ring has places.
+    """
+    if taps % 2 == 0 or not 0 < taps <= size:
+        raise ValueError(f"taps is {taps}: it must be odd, and no more than the ring's {size} places")
+
+
 def circulant(kernel: Float[Tensor, "C E K"], size: int, *, shift: int = 0) -> Float[Tensor, "M N"]:
     """The matrix of a circular convolution, torch's padded `conv1d`, of what is rolled by `shift` places first.
 

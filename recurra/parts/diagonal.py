@@ -6,6 +6,7 @@ from torch import nn
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.ops import Cell, Rule, Scan
+from recurra.parts.init import glorot
 from recurra.shapes import Float, Tensor, wide
 
 
@@ -28,9 +29,8 @@ class DiagonalCell(nn.Module):
         super().__init__()
         at_least(1, width=width, units=units)
         self.rule = rule
-        inputs = [nn.init.xavier_uniform_(torch.empty(units, width)) for _ in range(rule.drive)]
         deviation = (4 / (5 * units)) ** 0.5
-        self.input_weight = nn.Parameter(torch.cat(inputs))
+        self.input_weight = nn.Parameter(glorot(rule.drive, units, width))
         self.weight = nn.Parameter(torch.empty(rule.recur, units).normal_(0, deviation))
         self.bias = nn.Parameter(torch.zeros(rule.drive * units))
         self.params = nn.Parameter(torch.empty(rule.params, units).normal_(0, deviation)) if rule.params else None

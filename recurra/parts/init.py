@@ -48,6 +48,14 @@ def ring_(log_rate: Float[Tensor, " N"], log_phase: Float[Tensor, " N"], low: fl
     log_phase.copy_((phase * turn).log())
 
 
+def glorot(gates: int, units: int, inputs: int) -> Float[Tensor, "GN D"]:
+    """W of all gates over each other, each by itself as Glorot & Bengio 2010.
+
+    https://proceedings.mlr.press/v9/glorot10a.html.
+    """
+    return torch.cat([nn.init.xavier_uniform_(torch.empty(units, inputs)) for _ in range(gates)])
+
+
 @torch.no_grad()
 def gates_(entering: nn.Linear, recurrent: Float[Tensor, "G N N"]) -> None:
     """The weights of gated cells, each gate by itself: W as Glorot & Bengio 2010, R orthogonal, biases zero."""

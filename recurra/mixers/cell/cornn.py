@@ -7,8 +7,8 @@ from recurra.checks import at_least, greater_than
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
+from recurra.parts.constants import constants
 from recurra.parts.elapsed import timed_drive
-from recurra.parts.oscillator import constants, twice
 from recurra.shapes import Float, Tensor
 
 Vectors = tuple[Tensor, ...]
@@ -80,6 +80,8 @@ class CoRNN(Mixer):
         second = (torch.arange(2 * width, device=x.device) >= width).to(drive)
         params = torch.cat([constants(drive, 2 * width, *self.constants), second[None]])
         weight = torch.cat([self.position, self.velocity], 1).repeat(2, 1)[None, None]
-        read, (own, _) = self.scan(Cell(CORNN, drive, weight, params), twice(*state), clock)
+        # the operator reads one vector: N units are positions and N velocities, and each is told what its other half is
+        halves = torch.cat(state, -1), torch.cat(state[::-1], -1)
+        read, (own, _) = self.scan(Cell(CORNN, drive, weight, params), halves, clock)
         y, z = own.chunk(2, -1)
         return read[..., :width].to(x.dtype), (y, z)

@@ -8,7 +8,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Scan
 from recurra.ops.cell import rules
-from recurra.parts.circulant import circulant
+from recurra.parts.circulant import check_taps, circulant
 from recurra.parts.heads import divide
 from recurra.shapes import Float, Tensor
 
@@ -42,8 +42,7 @@ class FERNN(Mixer):
         super().__init__()
         self.size = divide(width, channels, among="channels")
         at_least(0, fastest=fastest)
-        if taps % 2 == 0 or not 0 < taps <= self.size:
-            raise ValueError(f"taps is {taps}: it must be odd, and no more than the ring's {self.size} places")
+        check_taps(taps, self.size)
         self.velocities = range(-fastest, fastest + 1)
         bound = (channels * taps) ** -0.5
         self.input, self.recurrent = (

@@ -7,6 +7,7 @@ from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
+from recurra.parts.constants import constants
 from recurra.shapes import Float, Tensor
 
 Vectors = tuple[Tensor, ...]
@@ -67,7 +68,7 @@ class Jordan(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B N"], ...], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B N"], ...]]:
         around = self.feedback.weight @ self.output.weight
-        decay = torch.full_like(self.input.bias, self.decay)[None]
+        decay = constants(x, len(around), self.decay)
         record = Cell(JORDAN_RULE, x, around[None, None], decay, input_weight=self.input.weight, bias=self.input.bias)
         hidden, state = self.scan(record, state, clock)
         return self.output(hidden), state

@@ -11,6 +11,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
 from recurra.ops.steps import finer
+from recurra.parts.init import glorot
 from recurra.shapes import Float, Tensor
 
 Vectors = tuple[Tensor, ...]
@@ -66,7 +67,7 @@ class RHN(Mixer):
         super().__init__()
         at_least(1, depth=depth)
         self.depth, self.rule = depth, _rule(depth)
-        self.input_weight = nn.Parameter(torch.cat([nn.init.xavier_uniform_(torch.empty(width, width)) for _ in "12"]))
+        self.input_weight = nn.Parameter(glorot(2, width, width))
         recurrent = [nn.init.orthogonal_(torch.empty(width, width))[None] for _ in range(2 * depth)]
         self.weight = nn.Parameter(torch.stack(recurrent))
         self.biases = nn.Parameter(torch.tensor([0.0, transform_bias]).repeat(depth)[:, None].repeat(1, width))

@@ -10,9 +10,9 @@ from recurra.checks import greater_than
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
+from recurra.parts.constants import constants
 from recurra.parts.elapsed import timed_drive
 from recurra.parts.heads import divide
-from recurra.parts.oscillator import constants
 from recurra.shapes import Float, Tensor
 
 Vectors = tuple[Tensor, ...]

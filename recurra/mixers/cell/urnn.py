@@ -7,6 +7,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan
 from recurra.parts.heads import divide
+from recurra.parts.init import glorot
 from recurra.parts.operators import FourierUnitary
 from recurra.shapes import Float, Tensor
 
@@ -55,7 +56,7 @@ class URNN(Mixer):
     def __init__(self, width: int) -> None:
         super().__init__()
         units = divide(width, 2, among="a complex number's parts")
-        self.input_weight = nn.Parameter(torch.cat([nn.init.xavier_uniform_(torch.empty(units, width)) for _ in "12"]))
+        self.input_weight = nn.Parameter(glorot(2, units, width))
         self.bias = nn.Parameter(torch.empty(units).uniform_(-0.01, 0.01))
         self.operator = FourierUnitary(units)
         self.scan = Scan()

@@ -8,7 +8,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Scan
 from recurra.ops.cell import rules
-from recurra.parts.circulant import circulant
+from recurra.parts.circulant import check_taps, circulant
 from recurra.parts.heads import divide
 from recurra.shapes import Float, Tensor
 
@@ -43,8 +43,7 @@ class WaveRNN(Mixer):
         super().__init__()
         one_of(RULES, nonlinearity=nonlinearity)
         self.size = divide(width, channels, among="channels")
-        if taps % 2 == 0 or not 0 < taps <= self.size:
-            raise ValueError(f"taps is {taps}: it must be odd, and no more than a ring's {self.size} units")
+        check_taps(taps, self.size)
         self.rule = RULES[nonlinearity]
         self.input = nn.Linear(width, width)
         nn.init.normal_(self.input.weight, std=0.001)

@@ -42,6 +42,17 @@ def test_the_outputs_come_back():
         assert_close(y[:, t], said)
 
 
+def test_half_precision_does_not_round_the_decay():
+    """To 1, in bfloat16, from which a context would never fade."""
+    mixer = Jordan(D, decay=0.999)
+    with torch.no_grad():
+        for p in mixer.parameters():
+            p.zero_()
+        start = torch.zeros(1, D), torch.ones(1, D)
+        _, (_, context) = mixer.bfloat16()(torch.zeros(1, 1000, D, dtype=torch.bfloat16), start)
+    assert_close(context, torch.full((1, D), 0.999**1000), rtol=1e-4, atol=0)
+
+
 def test_what_means_nothing_is_refused():
     with pytest.raises(ValueError, match=r"decay is 1\.0: it must be at least 0 and below 1"):
         Jordan(D, decay=1.0)

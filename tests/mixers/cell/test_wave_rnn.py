@@ -42,7 +42,7 @@ def test_a_pulse_goes_round_its_ring_unchanged():
     [
         ({"channels": 5}, "multiple of channels"),
         ({"taps": 2}, "taps is 2"),
-        ({"taps": 9}, "ring's 8 units"),
+        ({"taps": 9}, "ring's 8 places"),
         ({"nonlinearity": "gelu"}, "one of tanh, relu"),
     ],
 )
