@@ -1,10 +1,10 @@
 """Streams without end: each step once, nothing reset, scored before it is learned from, and resumed to the same."""
 
 import json
-import shutil
 
 import pytest
 import torch
+from train import tiny
 from typer.testing import CliRunner
 
 from recurra.cli import app
@@ -75,9 +75,7 @@ def test_it_learns_as_it_goes_and_its_file_does_not_grow_with_every_step(tmp_pat
 
 def test_a_stopped_stream_goes_on_to_the_same_numbers(tmp_path):
     train(config(), tmp_path / "whole", progress=Quiet())
-    shutil.copytree(tmp_path / "whole", tmp_path / "again")
-    shutil.rmtree(tmp_path / "again/checkpoints/step-000000040")
-    (tmp_path / "again/result.json").unlink()
+    tiny.killed(tmp_path / "whole", tmp_path / "again", 20)
     train(config(), tmp_path / "again", resume=True, progress=Quiet())
     one, two = ((tmp_path / x / "model.safetensors").read_bytes() for x in ("whole", "again"))
     assert one == two
