@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least, greater_than
 from recurra.clock import Clock
 from recurra.ops import Descent, Net, Scan
 from recurra.ops.descent.retention import Mirror
@@ -26,9 +27,7 @@ def sizes_of(size: int, depth: int, expand: int) -> tuple[int, ...]:
     Raises:
         ValueError: `depth` or `expand` is less than 1.
     """
-    for name, given in (("depth", depth), ("expand", expand)):
-        if given < 1:
-            raise ValueError(f"{name} is {given}: it must be at least 1")
+    at_least(1, depth=depth, expand=expand)
     return (size, *[expand * size] * (depth - 1), size)
 
 
@@ -77,8 +76,8 @@ class Learner(nn.Module):
         mirror: what makes weights of sums of gradients.
 
     Raises:
-        ValueError: `heads` does not divide `width`, `depth`, `expand` or `chunk` is less than 1, or `rate` is not
-            greater than 0.
+        ValueError: `heads` does not divide `width`, `depth`, `expand`, `chunk` or `power` is less than 1, or `rate` is
+            not greater than 0.
     """
 
     def __init__(
@@ -99,9 +98,11 @@ class Learner(nn.Module):
         mirror: Mirror | None = None,
     ) -> None:
         super().__init__()
+        at_least(1, chunk=chunk, power=power)
+        greater_than(0, rate=rate)
         size = divide(width, heads)
         self.net = Net(sizes_of(size, depth, expand), normalised=normalised, epsilon=epsilon)
-        self.heads, self.chunk, self.rate = heads, check_chunk(chunk), check_rate(rate)
+        self.heads, self.chunk, self.rate = heads, chunk, rate
         self.momentum, self.threshold, self.power, self.mirror = momentum, threshold, power, mirror
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.conv = ShortConvolution(3 * width, size=conv_size, bias=False)
@@ -138,58 +139,3 @@ class Learner(nn.Module):
         )  # fmt: skip
         read, memory = self.scan(record, tuple(memory), clock)
         return self.out(self.norm(read).flatten(-2).to(x.dtype) * self.gate(x).sigmoid()), (past, *memory)
-
-
-def check_chunk(chunk: int) -> int:
-    """The length of a chunk.
-
-    Raises:
-        ValueError: it is less than 1.
-    """
-    if chunk < 1:
-        raise ValueError(f"chunk is {chunk}: it must be at least 1")
-    return chunk
-
-
-def check_rate(rate: float) -> float:
-    """The rate.
-
-    Raises:
-        ValueError: it is not greater than 0.
-    """
-    if not rate > 0:
-        raise ValueError(f"rate is {rate}: it must be greater than 0")
-    return rate
-
-
-def check_power(power: float) -> float:
-    """The power of a loss.
-
-    Raises:
-        ValueError: it is less than 1.
-    """
-    if not power >= 1:
-        raise ValueError(f"power is {power}: it must be at least 1")
-    return power
-
-
-def check_norm(norm: float) -> float:
-    """The q of a norm that retains.
-
-    Raises:
-        ValueError: it is less than 2.
-    """
-    if not norm >= 2:
-        raise ValueError(f"q is {norm}: it must be at least 2")
-    return norm
-
-
-def check_threshold(threshold: float) -> float:
-    """What a sum must pass to count.
-
-    Raises:
-        ValueError: it is not greater than 0.
-    """
-    if not threshold > 0:
-        raise ValueError(f"threshold is {threshold}: it must be greater than 0")
-    return threshold

@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
+from recurra.checks import at_least, greater_than
 from recurra.clock import Clock
 from recurra.ops import Descent, Net, Scan
-from recurra.parts.learner import check_chunk, check_rate, fresh
+from recurra.parts.learner import fresh
 from recurra.parts.rotary import count, rotate, turns
 from recurra.shapes import Float, Tensor, wide
 
@@ -35,10 +36,12 @@ class TestTimeTraining(nn.Module):
 
     def __init__(self, width: int, *, heads: int, net: Net, chunk: int, rate: float) -> None:
         super().__init__()
+        at_least(1, chunk=chunk)
+        greater_than(0, rate=rate)
         size = net.sizes[0]
         if size % 2:
             raise ValueError(f"a head has {size} features: they are turned in pairs, so it must be an even number")
-        self.heads, self.net, self.chunk, self.rate = heads, net, check_chunk(chunk), check_rate(rate)
+        self.heads, self.net, self.chunk, self.rate = heads, net, chunk, rate
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.gate = nn.Linear(width, heads)
         # each weight with a deviation of 0.02, each bias, the last row of a layer's, zero

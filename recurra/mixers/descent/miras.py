@@ -2,17 +2,18 @@
 
 from collections.abc import Callable
 
+from recurra.checks import one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops.descent import retention
-from recurra.parts.learner import Learner, check_norm, check_power, check_threshold
+from recurra.parts.learner import Learner
 from recurra.shapes import Float, Tensor
 
 RETENTIONS: dict[str, Callable[[float], retention.Mirror | None]] = {
     "decay": lambda strength: None,
-    "lq": lambda strength: retention.lq(check_norm(strength)),
+    "lq": retention.lq,
     "kl": lambda strength: retention.kl(),
-    "elastic": lambda strength: retention.elastic(check_threshold(strength)),
+    "elastic": retention.elastic,
 }
 
 
@@ -78,11 +79,10 @@ class Miras(Mixer):
         conv_size: int = 4,
     ) -> None:
         super().__init__()
-        if retention not in RETENTIONS:
-            raise ValueError(f"there is no retention {retention!r}: give {', '.join(RETENTIONS)}")
+        one_of(RETENTIONS, retention=retention)
         self.learner = Learner(
             width, heads=heads, depth=depth, expand=expand, chunk=chunk, rate=rate, conv_size=conv_size,
-            momentum=momentum, normalised=normalised, power=check_power(power), threshold=threshold,
+            momentum=momentum, normalised=normalised, power=power, threshold=threshold,
             mirror=RETENTIONS[retention](strength),
         )  # fmt: skip
 

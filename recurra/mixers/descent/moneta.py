@@ -3,7 +3,7 @@
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops.descent import retention
-from recurra.parts.learner import Learner, check_norm, check_power
+from recurra.parts.learner import Learner
 from recurra.shapes import Float, Tensor
 
 
@@ -61,7 +61,7 @@ class Moneta(Mixer):
         super().__init__()
         self.learner = Learner(
             width, heads=heads, depth=depth, expand=expand, chunk=chunk, rate=rate, conv_size=conv_size,
-            normalised=True, power=check_power(power), mirror=retention.lq(check_norm(norm)),
+            normalised=True, power=power, mirror=retention.lq(norm),
         )  # fmt: skip
 
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:

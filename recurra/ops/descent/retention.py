@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from recurra.checks import at_least, greater_than
 from recurra.shapes import Float, Tensor
 
 EPSILON = 1e-6
@@ -23,7 +24,12 @@ class Mirror(NamedTuple):
 
 
 def lq(q: float) -> Mirror:
-    r""":math:`A / \lVert A \rVert_q^{q-2}`, the norm over all of the matrix and with 1e-6 inside the root."""
+    r""":math:`A / \lVert A \rVert_q^{q-2}`, the norm over all of the matrix and with 1e-6 inside the root.
+
+    Raises:
+        ValueError: `q` is less than 2.
+    """
+    at_least(2, q=q)
     return Mirror(functools.partial(_normed, q=q))
 
 
@@ -37,7 +43,12 @@ def kl() -> Mirror:
 
 
 def elastic(threshold: float) -> Mirror:
-    """Weights that are zero until enough was added up: soft thresholding."""
+    """Weights that are zero until enough was added up: soft thresholding.
+
+    Raises:
+        ValueError: `threshold` is not greater than 0.
+    """
+    greater_than(0, threshold=threshold)
     return Mirror(functools.partial(_thresholded, threshold=threshold))
 
 

@@ -87,7 +87,7 @@ def test_what_memoras_answers_share_does_not_cost_the_digits_of_what_they_do_not
 
 
 @pytest.mark.parametrize(("cls", "wrong", "said"), [
-    (Miras, {"retention": "none"}, "there is no retention 'none': give decay, lq, kl, elastic"),
+    (Miras, {"retention": "none"}, "retention is 'none': it must be one of decay, lq, kl, elastic"),
     (Miras, {"power": 0.5}, r"power is 0\.5: it must be at least 1"),
     (Miras, {"strength": 0.0}, r"threshold is 0\.0: it must be greater than 0"),
     (Moneta, {"norm": 1.0}, r"q is 1\.0: it must be at least 2"),
