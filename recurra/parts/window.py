@@ -11,6 +11,9 @@ from recurra.clock import Clock
 from recurra.parts.rotary import rotate, turns
 from recurra.shapes import Bool, Float, Int, Tensor
 
+# keys and values that are kept, oldest first and zeros before a sequence's own, and how many steps it has had
+Near = tuple[Float[Tensor, "B R H K"], Float[Tensor, "B R H V"], Int[Tensor, " B"]]
+
 
 def rotary(
     query: Float[Tensor, "B T H K"], key: Float[Tensor, "B T H K"], positions: Int[Tensor, "B T"], base: float
@@ -42,6 +45,32 @@ def take(x: Float[Tensor, "B L H K"], index: Int[Tensor, "B S"], live: Bool[Tens
     """The keys (or values) at `index` along time; zeros where not `live`."""
     index = index.masked_fill(~live, 0)[..., None, None].expand(-1, -1, *x.shape[2:])
     return x.gather(1, index).masked_fill(~live[..., None, None], 0)
+
+
+def slide(
+    key: Float[Tensor, "B T H K"],
+    value: Float[Tensor, "B T H V"],
+    state: Near,
+    counted: Int[Tensor, " B"],
+    clock: Clock | None,
+) -> tuple[Float[Tensor, "B L H K"], Float[Tensor, "B L H V"], Int[Tensor, "B L"], Near]:
+    """Keys and values that are kept and then the new ones, the sequence each belongs to, and what is kept after them.
+
+    Args:
+        key: of every new step.
+        value: of every new step.
+        state: before them; its R keys are all that the next step may see besides its own.
+        counted: how many steps the sequence has had after them.
+        clock: when steps happen.
+    """
+    keys, values, past = state
+    kept, steps = keys.shape[1], key.shape[1]
+    keys, values = (torch.cat([old, new.to(old.dtype)], 1) for old, new in ((keys, key), (values, value)))
+    index = torch.arange(kept, device=key.device)
+    sequence = segments(index >= kept - past[:, None], steps, clock)
+    # the last that happened, without those of sequences that ended
+    live, index = index >= kept - counted[:, None], index + happened(past, steps, clock)[:, None]
+    return keys, values, sequence, (take(keys, index, live), take(values, index, live), counted)
 
 
 def attend(
@@ -79,13 +108,13 @@ def attend_near(
 
 
 def blocks(
-    query: Float[Tensor, "B T H K"],
+    query: Float[Tensor, "B T H J"],
     key: Float[Tensor, "B L H K"],
     value: Float[Tensor, "B L G V"],
     segment: Int[Tensor, "B L"],
     window: int,
 ) -> tuple[
-    Float[Tensor, "N C H K"],
+    Float[Tensor, "N C H J"],
     Float[Tensor, "N R H K"],
     Float[Tensor, "N R G V"],
     Bool[Tensor, "N C R"],

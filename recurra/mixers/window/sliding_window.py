@@ -7,7 +7,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
 from recurra.parts.rotary import count
-from recurra.parts.window import attend_near, happened, rotary, segments, take
+from recurra.parts.window import attend_near, rotary, slide
 from recurra.shapes import Float, State, Tensor
 
 
@@ -47,17 +47,11 @@ class SlidingWindow(Mixer):
         return empty, empty, torch.zeros(batch, dtype=torch.long, device=empty.device)
 
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
-        keys, values, past = state
-        kept, steps = keys.shape[1], x.shape[1]
-        positions, counted = count(past, steps, clock)
+        positions, counted = count(state[2], x.shape[1], clock)
         query, key, value = (
             project(x).unflatten(-1, (self.heads, -1)) for project in (self.query, self.key, self.value)
         )
         query, key = rotary(query, key, positions, self.base)
-        keys, values = (torch.cat([old, new.to(old.dtype)], 1) for old, new in ((keys, key), (values, value)))
-        index = torch.arange(kept, device=x.device)
-        segment = segments(index >= kept - past[:, None], steps, clock)
-        read = attend_near(query, keys, values, segment, self.window)
-        # the last that happened, without those of sequences that ended
-        live, index = index >= kept - counted[:, None], index + happened(past, steps, clock)[:, None]
-        return self.out(read.flatten(-2)), (take(keys, index, live), take(values, index, live), counted)
+        keys, values, sequence, state = slide(key, value, state, counted, clock)
+        read = attend_near(query, keys, values, sequence, self.window)
+        return self.out(read.flatten(-2)), state
