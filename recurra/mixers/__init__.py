@@ -101,6 +101,9 @@ from recurra.mixers.segment.infini_attention import InfiniAttention
 from recurra.mixers.segment.lm2 import LM2
 from recurra.mixers.segment.rmt import RMT
 from recurra.mixers.segment.temporal_latent_bottleneck import TemporalLatentBottleneck
+from recurra.mixers.segment.titans_mac import TitansMAC
+from recurra.mixers.segment.titans_mag import TitansMAG
+from recurra.mixers.segment.titans_mal import TitansMAL
 from recurra.mixers.segment.transformer_xl import TransformerXL
 from recurra.mixers.segment.trc2 import TRC2
 from recurra.mixers.window.attention import Attention
@@ -205,6 +208,9 @@ MIXERS: dict[str, type[Mixer]] = {
     "ttt_linear": TTTLinear,
     "ttt_mlp": TTTMLP,
     "titans": Titans,
+    "titans_mac": TitansMAC,
+    "titans_mag": TitansMAG,
+    "titans_mal": TitansMAL,
     "miras": Miras,
     "moneta": Moneta,
     "yaad": Yaad,

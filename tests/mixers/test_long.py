@@ -23,6 +23,9 @@ BY_LOOP += ("rmt", "armt", "block_recurrent", "temporal_latent_bottleneck")
 # and these chunk by chunk: 3e-5, 8e-6, 2e-6, 2e-5, 2e-6 and 2e-4; but 5e-2 of moneta, at single steps (half of all are
 # below 9e-6), whose weights are sums over a power of their own norm: the more the sums have faded, the more they turn
 BY_LOOP += ("titans", "ttt_linear", "ttt_mlp", "miras", "yaad", "memora", "moneta")
+# Titans beside attention: 2e-5, 2e-6, and 1.4e-3 of mac at single steps (half of all are below 8e-7), where a head's
+# answer passes so near to zero that its norm shows rounding; it does not stay
+BY_LOOP += ("titans_mag", "titans_mal", "titans_mac")
 # before training its state runs round a limit cycle, where errors of phase add up: so much a step, hence 1.5e-3 above;
 # springs that lose nothing swing on at the pace of their rounded step for ever: 3.5e-3 after all steps
 # a unitary matrix keeps every error of phase that its own rounding makes: 4e-8 to 6e-8 a step were measured

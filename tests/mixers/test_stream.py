@@ -15,6 +15,7 @@ WIDTH, PIECES, PIECE = 8, 10, 2048
 BY_LOOP = ("hippo", "lmu", "fast_weights_rnn", "ltc", "conv_lstm", "neural_ode", "ode_rnn", "gru_d", "neural_cde")
 BY_LOOP += ("ntm", "dnc", "rmt", "armt", "temporal_latent_bottleneck", "block_recurrent")
 BY_LOOP += ("ttt_linear", "ttt_mlp", "titans", "miras", "moneta", "yaad", "memora")
+BY_LOOP += ("titans_mac", "titans_mag", "titans_mal")
 # what adds for ever and forgets nothing grows as the number of steps does, here ten times; nothing may grow faster
 BOUND = 2.0 * PIECES
 

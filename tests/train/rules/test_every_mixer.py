@@ -22,6 +22,7 @@ ITEM, GROWS, MADE, LARGE = (
 REFUSED = {
     **dict.fromkeys(("attention", "rsa"), GROWS),
     **dict.fromkeys(("ttt_linear", "ttt_mlp", "titans", "miras", "moneta", "yaad", "memora"), MADE),
+    **dict.fromkeys(("titans_mac", "titans_mag", "titans_mal"), MADE),
     **dict.fromkeys(("rmt", "block_recurrent", "temporal_latent_bottleneck"), MADE),
     **dict.fromkeys(("cosformer", "lmu", "mesanet", "transformer_xl", "infini_attention"), ITEM),
     **dict.fromkeys(("mamba", "mamba2", "mamba3", "flash_gau", "sliding_window", "dss", "s4d", "h3", "s4"), LARGE),
