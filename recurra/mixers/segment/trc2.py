@@ -49,7 +49,7 @@ class TRC2(Mixer):
     .. math::
         c_t = \operatorname{norm}\bigl(W_v V_t^\top \operatorname{softmax}(\beta K_t\, \overline{W_q u_t})\bigr) \qquad
         \tilde y_t = \sum_m r_{tm} z_{tm} + c_t \qquad
-        y_t = \tilde y_t + U V^\top \operatorname{silu}(W_u u_t + W_y \tilde y_t + b)
+        y_t = \tilde y_t + W_2 W_1 \operatorname{silu}(W_u u_t + W_y \tilde y_t + b)
 
     with m a column, moved only where it is among the k chosen and else held, j a slot, :math:`\Delta, B, C` linear in
     u, the bar a vector over its length, norm an RMSNorm, and the columns' places :math:`\pi_m` a grid in the square
@@ -72,7 +72,8 @@ class TRC2(Mixer):
 
     Not here: modulation by statistics of the whole sequence, which is not causal; version 1's options of
     disinhibition, a skip past each column and a second pass with refined routing; the losses of prediction and of even
-    routing, and replay with its controller, which belong to training: for such a trainer V holds events as they came.
+    routing, and replay with its controller, which belong to training: for such a trainer V holds means of events, in
+    the features they came in.
 
     State: (past, foreseen, recent, columns, (keys, values)): the convolution's last inputs `(B, J-1, D)`, the
     prediction of the next step `(B, D)`, u and e of the last :math:`\delta` steps `(B, delay, D + 1)`, h `(B, M, N)`,
