@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.memory import MEMORIES
 from recurra.mixers import MIXERS, Mixer
@@ -33,6 +34,26 @@ def parse(pattern: str, known: Any = MIXERS, kind: str = "mixer") -> list[str]:
             raise ValueError(f"there is no {kind} {name!r}{nearest(name, known)}; {seen}")
         names += [name] * times
     return names
+
+
+def layers(
+    pattern: str, depth: int, keywords: dict[str, dict[str, Any]], known: Any = MIXERS, kind: str = "mixer"
+) -> list[str]:
+    """A pattern's names, repeated until there are `depth`; 0: once.
+
+    Raises:
+        ValueError: as `parse`, or keywords are given for a name that the pattern has not, or that takes none.
+    """
+    names = parse(pattern, known, kind)
+    for name in keywords:
+        if name not in names or name in (*MLPS, "none"):
+            raise ValueError(f"keywords are given for {name!r}, but the pattern {pattern!r} has none")
+    return [names[i % len(names)] for i in range(depth or len(names))]
+
+
+def hidden_of(width: int, hidden: int | None) -> int:
+    """Units of an MLP: as many as were asked for, or 8/3 of the width, to a multiple of 8."""
+    return round(width / 3) * 8 if hidden is None else hidden
 
 
 def nearest(word: str, words: Any) -> str:
@@ -193,25 +214,19 @@ class Backbone(nn.Module):
         shared: list[str] | None = None,
     ) -> None:
         super().__init__()
-        if width < 1 or depth < 1:
-            raise ValueError(f"width {width} and depth {depth} must be at least 1")
-        names, mixers = parse(pattern), mixers or {}
-        after, memories = parse(feed_forward, (*CHOOSING, *MLPS, "none"), "feed-forward layer"), memories or {}
-        for given, some, whole in ((mixers, names, pattern), (memories, after, feed_forward)):
-            for name in given:
-                if name not in some or name in (*MLPS, "none"):
-                    raise ValueError(f"keywords are given for {name!r}, but the pattern {whole!r} has none")
-        hidden = round(width / 3) * 8 if hidden is None else hidden
-        layers, after = ([some[i % len(some)] for i in range(depth)] for some in (names, after))
-        once = _once(layers, after, shared or [])
+        at_least(1, width=width, depth=depth)
+        mixers, memories, hidden = mixers or {}, memories or {}, hidden_of(width, hidden)
+        names = layers(pattern, depth, mixers)
+        after = layers(feed_forward, depth, memories, (*CHOOSING, *MLPS, "none"), "feed-forward layer")
+        once = _once(names, after, shared or [])
         own = sorted(set(once))
         # which of the blocks stands at each depth; None: each at its own
         self.order = [own.index(i) for i in once] if shared else None
-        layers, after = ([some[i] for i in own] for some in (layers, after))
-        placed = [place(layers, i) | mixers.get(name, {}) for i, name in enumerate(layers)]
+        names, after = ([some[i] for i in own] for some in (names, after))
+        placed = [place(names, i) | mixers.get(name, {}) for i, name in enumerate(names)]
         self.blocks: Any = nn.ModuleList(
             Block(build_mixer(name, width, keywords), width, _feed_forward(kind, width, hidden, memories), dropout)
-            for name, keywords, kind in zip(layers, placed, after, strict=True)
+            for name, keywords, kind in zip(names, placed, after, strict=True)
         )
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self._scale_outputs(depth)

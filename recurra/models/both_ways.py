@@ -4,9 +4,10 @@ from typing import Any
 
 from torch import nn
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.wrap import Bidirectional
-from recurra.models.backbone import GatedMLP, build_mixer, parse
+from recurra.models.backbone import GatedMLP, build_mixer, hidden_of, layers
 from recurra.shapes import Float, Tensor
 
 
@@ -32,11 +33,10 @@ class BothWays(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        names = parse(pattern)
-        layers = [names[i % len(names)] for i in range(depth)]
-        hidden = round(width / 3) * 8 if hidden is None else hidden
-        self.mixers: Any = nn.ModuleList(_pair(name, width, mixers.get(name, {})) for name in layers)
-        self.mlps: Any = nn.ModuleList(GatedMLP(width, hidden) for _ in layers if hidden)
+        at_least(1, width=width, depth=depth)
+        names, hidden = layers(pattern, depth, mixers), hidden_of(width, hidden)
+        self.mixers: Any = nn.ModuleList(_pair(name, width, mixers.get(name, {})) for name in names)
+        self.mlps: Any = nn.ModuleList(GatedMLP(width, hidden) for _ in names if hidden)
         self.norms: Any = nn.ModuleList(nn.RMSNorm(width, eps=1e-6) for _ in range(len(self.mixers) + len(self.mlps)))
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self.dropout = nn.Dropout(dropout)

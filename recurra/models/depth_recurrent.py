@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from recurra.clock import Clock
-from recurra.models.backbone import GatedMLP, build_mixer, parse
+from recurra.models.backbone import GatedMLP, build_mixer, hidden_of, layers
 from recurra.models.base import Model
 from recurra.models.generate import generate as _generate, stream as _stream
 from recurra.shapes import Float, Int, State, Tensor
@@ -80,11 +80,10 @@ class DepthRecurrent(Model):
         self.embedding_norm = nn.RMSNorm(width, eps=1e-6)
         self.dropout = nn.Dropout(dropout)
         self.marks = nn.Parameter(torch.zeros(limit, width))
-        names = parse(pattern)
-        hidden = round(width / 3) * 8 if hidden is None else hidden
+        mixers, hidden = mixers or {}, hidden_of(width, hidden)
         self.blocks: Any = nn.ModuleList(
-            ScaledBlock(build_mixer(name, width, (mixers or {}).get(name, {})), width, hidden, scale, dropout)
-            for name in names
+            ScaledBlock(build_mixer(name, width, mixers.get(name, {})), width, hidden, scale, dropout)
+            for name in layers(pattern, 0, mixers)
         )
         self.gate = nn.Linear(2 * width, width)
         nn.init.constant_(self.gate.bias, -2.0)

@@ -1,14 +1,14 @@
 """A language model whose depth is chosen when it is used: a way in, a core that is looped, a way out."""
 
-import itertools
 import math
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from recurra.checks import at_least
 from recurra.clock import Clock
-from recurra.models.backbone import GatedMLP, build_mixer, parse
+from recurra.models.backbone import GatedMLP, build_mixer, hidden_of, layers
 from recurra.models.base import Model
 from recurra.models.generate import generate as _generate, stream as _stream
 from recurra.shapes import Float, Int, State, Tensor
@@ -72,19 +72,13 @@ class RecurrentDepthLM(Model):
         backward: int = 8,
     ) -> None:
         super().__init__()
-        if min(prelude, core, coda, loops, backward) < 1:
-            raise ValueError(
-                f"prelude is {prelude}, core {core}, coda {coda}, loops {loops} and backward {backward}: each must be "
-                "at least 1"
-            )
+        at_least(1, prelude=prelude, core=core, coda=coda, loops=loops, backward=backward)
         self.loops, self.backward = loops, backward
-        hidden = round(width / 3) * 8 if hidden is None else hidden
-        names = parse(pattern)
+        own, units = mixers or {}, hidden_of(width, hidden)
 
         def blocks(count: int) -> Any:
-            chosen = itertools.islice(itertools.cycle(names), count)
-            built = (build_mixer(name, width, (mixers or {}).get(name, {})) for name in chosen)
-            return nn.ModuleList(SandwichBlock(mixer, width, hidden) for mixer in built)
+            built = (build_mixer(name, width, own.get(name, {})) for name in layers(pattern, count, own))
+            return nn.ModuleList(SandwichBlock(mixer, width, units) for mixer in built)
 
         self.embedding = nn.Embedding(vocabulary, width)
         self.prelude, self.core, self.coda = blocks(prelude), blocks(core), blocks(coda)
@@ -103,8 +97,7 @@ class RecurrentDepthLM(Model):
     def initial_state(self, batch: int, slots: int | None = None) -> State:
         """The state before the first token, with that many slots for loops; None: one for each loop."""
         slots = self.loops if slots is None else slots
-        if slots < 1:
-            raise ValueError(f"slots is {slots}: loops need at least one")
+        at_least(1, slots=slots)
         core = tuple(_begin(self.core, batch) for _ in range(slots))
         return _begin(self.prelude, batch), core, _begin(self.coda, batch)
 
@@ -155,8 +148,7 @@ class RecurrentDepthLM(Model):
     ) -> tuple[Float[Tensor, "B T D"], State]:
         """The stream after the coda, normalised."""
         loops = self._drawn() if loops is None else loops
-        if loops < 1:
-            raise ValueError(f"loops is {loops}: there must be at least 1")
+        at_least(1, loops=loops)
         prelude, core, coda = self.initial_state(len(tokens), loops) if state is None else state
         if len(core) > loops:
             raise ValueError(f"this state has slots for {len(core)} loops, and {loops} are asked for: ask for as many")

@@ -101,3 +101,10 @@ def test_reading_is_of_the_frames_that_happened():
     clock = Clock.lengths([8, 5])
     for width in (None, 6):
         assert model.read(x, clock, width=width)[1] == model.read(x[1:, :5], width=width)[0]
+
+
+def test_what_cannot_be_honoured_is_refused():
+    with pytest.raises(ValueError, match="keywords are given for 'gru', but the pattern 'lstm' has none"):
+        MODELS["ctc"](inputs=3, labels=4, width=16, depth=1, mixers={"gru": {}})
+    with pytest.raises(ValueError, match="depth is 0: it must be at least 1"):
+        MODELS["ctc"](inputs=3, labels=4, width=16, depth=0)

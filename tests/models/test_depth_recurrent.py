@@ -115,6 +115,11 @@ def test_loops_that_cannot_be_are_refused(more):
         build("gla", **more)
 
 
+def test_keywords_of_a_mixer_that_is_not_there_are_refused():
+    with pytest.raises(ValueError, match="keywords are given for 'lstm', but the pattern 'gla' has none"):
+        build("gla", mixers={"lstm": {}})
+
+
 def test_save_load_and_go_on(tmp_path):
     model, x = build("gla").float(), tokens()
     model.save_pretrained(tmp_path)

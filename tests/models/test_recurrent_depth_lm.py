@@ -214,5 +214,7 @@ def test_waves_that_cannot_be_are_refused():
         sample(model, tokens(1, 0))
     with pytest.raises(ValueError, match="wavefront 0"):
         sample(model, tokens(1, 3), wavefront=0)
-    with pytest.raises(ValueError, match="core 0"):
+    with pytest.raises(ValueError, match="core is 0: it must be at least 1"):
         build(core=0)
+    with pytest.raises(ValueError, match="keywords are given for 'lstm', but the pattern 'gla' has none"):
+        build("gla", mixers={"lstm": {}})
