@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from recurra.checks import at_least
 from recurra.shapes import Float, Tensor, wide
 
 
@@ -99,9 +100,7 @@ class Hopfield(nn.Module):
         self, width: int, *, patterns: int = 64, heads: int = 4, beta: float | None = None, steps: int = 1
     ) -> None:
         super().__init__()
-        for name, value in (("patterns", patterns), ("heads", heads), ("steps", steps)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}: it must be at least 1")
+        at_least(1, patterns=patterns, heads=heads, steps=steps)
         if width % heads:
             raise ValueError(f"heads is {heads}: it must divide the width, {width}")
         size = width // heads

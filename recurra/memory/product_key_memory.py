@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recurra.checks import at_least
 from recurra.memory.values import Values
 from recurra.parts.norms import rms
 from recurra.shapes import Float, Int, Tensor, wide
@@ -69,9 +70,7 @@ class ProductKeyMemory(nn.Module):
         values: Any = None,
     ) -> None:
         super().__init__()
-        for name, value in (("keys", keys), ("heads", heads), ("key_size", key_size), ("top", top)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}: it must be at least 1")
+        at_least(1, keys=keys, heads=heads, key_size=key_size, top=top)
         if top > keys:
             raise ValueError(f"top is {top}: it must be at most the {keys} halves of keys")
         if key_size % 2:

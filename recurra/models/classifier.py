@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from recurra.checks import one_of
 from recurra.clock import Clock
 from recurra.models.backbone import Backbone
 from recurra.models.base import Model
@@ -45,8 +46,7 @@ class Classifier(Model):
         super().__init__()
         if (vocabulary is None) == (inputs is None):
             raise ValueError("give a classifier either a vocabulary (tokens) or inputs (features)")
-        if pool not in ("last", "mean"):
-            raise ValueError(f"pool is {pool!r}: it must be 'last' or 'mean'")
+        one_of(("last", "mean"), pool=pool)
         self.pool = pool
         self.embedding = nn.Embedding(vocabulary, width) if vocabulary else nn.Linear(inputs or 1, width)
         self.backbone = Backbone(width, depth, pattern, mixers, hidden, dropout)

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.models.backbone import Backbone
 from recurra.models.base import Model
@@ -43,8 +44,7 @@ class Forecaster(Model):
         levels = list(quantiles)
         if not levels or sorted(set(levels)) != levels or not 0 < levels[0] <= levels[-1] < 1:
             raise ValueError(f"quantiles are {levels}: they must rise and lie between 0 and 1")
-        if horizon < 1:
-            raise ValueError(f"horizon is {horizon}: it must be at least 1")
+        at_least(1, horizon=horizon)
         self.horizon = horizon
         self.embedding = nn.Linear(inputs, width)
         self.backbone = Backbone(width, depth, pattern, mixers, hidden, dropout)

@@ -8,6 +8,7 @@ import math
 
 import torch
 
+from recurra.checks import at_least
 from recurra.shapes import Bool, Float, Tensor
 
 
@@ -31,8 +32,7 @@ def prefix_beam(logits: Float[Tensor, "T C"], width: int = 8) -> tuple[list[int]
     Raises:
         ValueError: `width` is less than 1.
     """
-    if width < 1:
-        raise ValueError(f"width is {width}: it must be at least 1")
+    at_least(1, width=width)
     beams: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, -math.inf)}
     for frame in logits.double().log_softmax(-1).tolist():
         grown: dict[tuple[int, ...], list[float]] = {}
