@@ -15,7 +15,7 @@ from recurra.parts.heads import divide
 from recurra.parts.learner import Learner
 from recurra.parts.norms import RMSNorm, unit
 from recurra.parts.persistent import Persistent, asks
-from recurra.parts.segment import Open, arrange, choose, turned
+from recurra.parts.segment import Open, arrange, choose, none_open, turned
 from recurra.shapes import Float, Int, Tensor
 
 Memory = tuple[Tensor, ...]
@@ -91,7 +91,7 @@ class TitansMAC(Mixer):
     def initial_state(self, batch: int) -> tuple[Memory, Open]:
         """The initial weights, no steps."""
         kept = self.zeros(batch, self.segment - 1, self.query.in_features)
-        return self.learner.initial_state(batch), (kept, torch.zeros(batch, dtype=torch.long, device=kept.device))
+        return self.learner.initial_state(batch), none_open(kept)
 
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Memory, Open], clock: Clock | None
@@ -100,14 +100,19 @@ class TitansMAC(Mixer):
         memory, opened = state
         # a one tells where a step is from where none is
         segments, opened = arrange(F.pad(x, (0, 1), value=1.0), x, opened, clock)
-        start, y = self.learner.initial_state(len(x)), []
-        for number, (kept, asked, place) in enumerate(zip(*(s.unbind(1) for s in segments[:3]), strict=True)):
+        asked, there = segments.query.split((x.shape[-1], 1), -1)
+        happened = there[..., 0] > 0
+        whole = happened.all(-1).all(0).tolist()
+        start, reads, answers = self.learner.initial_state(len(x)), [], []
+        parts = (part.unbind(1) for part in (segments.kept, asked, segments.place, happened))
+        for number, (kept, query, place, valid) in enumerate(zip(*parts, strict=True)):
             if segments.fresh is not None:
                 memory = choose(segments.fresh[:, number], start, memory)
-            read = self._attend(memory, asked[..., :-1], kept, place)
-            said, memory = self.learner(read, memory, Clock(valid=asked[..., -1] > 0))
-            y.append(self.attended(read) * self.remembered(said).sigmoid())
-        return segments.in_time(torch.stack(y, 1)), (memory, opened)
+            reads.append(self._attend(memory, query, kept, place))
+            answer, memory = self.learner(reads[-1], memory, None if whole[number] else Clock(valid=valid))
+            answers.append(answer)
+        read, answer = (segments.in_time(torch.stack(several, 1)) for several in (reads, answers))
+        return self.attended(read) * self.remembered(answer).sigmoid(), (memory, opened)
 
     def _attend(
         self, memory: Memory, x: Float[Tensor, "B Q D"], kept: Float[Tensor, "B C D"], place: Int[Tensor, "B Q"]

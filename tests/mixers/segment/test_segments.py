@@ -11,6 +11,7 @@ from recurra.mixers.segment.infini_attention import InfiniAttention
 from recurra.mixers.segment.lm2 import LM2
 from recurra.mixers.segment.rmt import RMT
 from recurra.mixers.segment.temporal_latent_bottleneck import TemporalLatentBottleneck
+from recurra.mixers.segment.titans_mac import TitansMAC
 from recurra.mixers.segment.transformer_xl import TransformerXL
 from recurra.parts import segment
 
@@ -27,6 +28,7 @@ MAKE = {
     "block": lambda: BlockRecurrent(D, segment=4),
     "bottleneck": lambda: TemporalLatentBottleneck(D, segment=4, states=3),
     "lm2": lambda: LM2(D, segment=4, slots=3),
+    "titans": lambda: TitansMAC(D, segment=4, tokens=2),
 }
 each_memory = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 
