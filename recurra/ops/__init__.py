@@ -1,7 +1,7 @@
 """The recurrences: what is computed, with no parameters. One folder per engine, one file per way to compute it."""
 
 from recurra.ops.block import Block as Block
-from recurra.ops.cell import Cell as Cell, Rule as Rule
+from recurra.ops.cell import Cell as Cell, Rule as Rule, Vectors as Vectors
 from recurra.ops.conv import ShortConv as ShortConv
 from recurra.ops.delta import Delta as Delta, LowRank as LowRank
 from recurra.ops.descent import Descent as Descent, Net as Net

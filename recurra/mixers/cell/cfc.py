@@ -6,12 +6,10 @@ from torch import nn
 from recurra.checks import one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.parts.elapsed import timed_drive
 from recurra.parts.init import gates_
 from recurra.shapes import Float, Tensor
-
-Vectors = tuple[Tensor, ...]
 
 
 def cfc(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Vectors]:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.ops.cell.rules import lstm_peephole
 from recurra.shapes import Float, Tensor
 
@@ -79,12 +79,8 @@ class ConvLSTM(Mixer):
 
 
 def _step(
-    drive: tuple[Tensor, ...],
-    recur: tuple[Tensor, ...],
-    state: tuple[Tensor, ...],
-    *peepholes: Tensor,
-    grid: tuple[int, int, int],
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+    drive: Vectors, recur: Vectors, state: Vectors, *peepholes: Tensor, grid: tuple[int, int, int]
+) -> tuple[Tensor, Vectors]:
     """The peephole rule, its recurrent product a convolution."""
     gates = F.conv2d(state[0].unflatten(-1, grid), recur[0], padding="same")
     return lstm_peephole(drive, gates.flatten(1).chunk(4, -1), state, *peepholes)

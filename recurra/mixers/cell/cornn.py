@@ -6,12 +6,10 @@ from torch import nn
 from recurra.checks import at_least, greater_than
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.parts.constants import constants
 from recurra.parts.elapsed import timed_drive
 from recurra.shapes import Float, Tensor
-
-Vectors = tuple[Tensor, ...]
 
 
 def cornn(

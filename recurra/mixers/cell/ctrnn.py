@@ -8,12 +8,10 @@ from torch import nn
 from recurra.checks import at_least, one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.parts.elapsed import elapsed, timed_drive
 from recurra.parts.noise import normal
 from recurra.shapes import Float, Int, State, Tensor, wide
-
-Vectors = tuple[Tensor, ...]
 
 
 def ctrnn_tanh(drive: Vectors, recur: Vectors, state: Vectors, log_tau: Tensor) -> tuple[Tensor, Vectors]:

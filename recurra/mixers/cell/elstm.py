@@ -5,11 +5,9 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Rule
+from recurra.ops import Rule, Vectors
 from recurra.parts.diagonal import DiagonalCell
 from recurra.shapes import Float, Tensor
-
-Vectors = tuple[Tensor, ...]
 
 
 def elstm(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Vectors]:

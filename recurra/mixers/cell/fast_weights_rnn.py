@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.shapes import Float, Tensor
 
 
@@ -67,16 +67,8 @@ class FastWeightsRNN(Mixer):
 
 
 def _step(
-    drive: tuple[Tensor, ...],
-    recur: tuple[Tensor, ...],
-    state: tuple[Tensor, ...],
-    gain: Tensor,
-    bias: Tensor,
-    *,
-    decay: float,
-    rate: float,
-    loops: int,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+    drive: Vectors, recur: Vectors, state: Vectors, gain: Tensor, bias: Tensor, *, decay: float, rate: float, loops: int
+) -> tuple[Tensor, Vectors]:
     """Write what was, then let the new state settle."""
     before, flat = state
     fast = decay * flat.unflatten(-1, (len(gain), -1)) + rate * before[:, :, None] * before[:, None]

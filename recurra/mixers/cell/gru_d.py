@@ -5,13 +5,11 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.ops.cell.rules import gru_before
 from recurra.parts.elapsed import elapsed
 from recurra.parts.init import gates_
 from recurra.shapes import Float, Tensor
-
-Vectors = tuple[Tensor, ...]
 
 
 def gru_d(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Vectors]:

@@ -6,10 +6,8 @@ from torch import nn
 from recurra.checks import greater_than
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.shapes import Float, Tensor
-
-Vectors = tuple[Tensor, ...]
 
 
 def indrnn(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Vectors]:

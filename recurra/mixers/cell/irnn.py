@@ -6,11 +6,9 @@ from torch import nn
 from recurra.checks import greater_than
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Rule
+from recurra.ops import Rule, Vectors
 from recurra.parts.cell import DenseCell
 from recurra.shapes import Float, Tensor
-
-Vectors = tuple[Tensor, ...]
 
 HIGHEST = 1e4
 

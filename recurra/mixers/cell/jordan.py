@@ -6,11 +6,9 @@ from torch import nn
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.parts.constants import constants
 from recurra.shapes import Float, Tensor
-
-Vectors = tuple[Tensor, ...]
 
 
 def jordan(drive: Vectors, recur: Vectors, state: Vectors, decay: Tensor) -> tuple[Tensor, Vectors]:

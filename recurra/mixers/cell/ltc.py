@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.parts.elapsed import timed_drive
 from recurra.parts.wiring import circuit, full
 from recurra.shapes import Float, Tensor, wide
@@ -104,15 +104,8 @@ def _raw(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def _step(
-    drive: tuple[Tensor, ...],
-    recur: tuple[Tensor, ...],
-    state: tuple[Tensor, ...],
-    current: Tensor,
-    leak: Tensor,
-    capacitance: Tensor,
-    *,
-    steps: int,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+    drive: Vectors, recur: Vectors, state: Vectors, current: Tensor, leak: Tensor, capacitance: Tensor, *, steps: int
+) -> tuple[Tensor, Vectors]:
     """K fused steps of all neurons; what comes from the inputs is the same in each."""
     (seen, time), (v,), (weight,) = drive, state, recur
     # what opens synapses, and what flows through them: of the inputs, of the neurons

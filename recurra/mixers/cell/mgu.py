@@ -6,11 +6,9 @@ from torch.nn import functional as F
 from recurra.checks import one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Rule
+from recurra.ops import Rule, Vectors
 from recurra.parts.cell import DenseCell
 from recurra.shapes import Float, Tensor
-
-Vectors = tuple[Tensor, ...]
 
 
 def mgu_after(drive: Vectors, recur: Vectors, state: Vectors, candidate_bias: Tensor) -> tuple[Tensor, Vectors]:

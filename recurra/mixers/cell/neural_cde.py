@@ -8,7 +8,7 @@ from torch import nn
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.ops.ode import Solver, solve, solver
 from recurra.parts.elapsed import elapsed
 from recurra.shapes import Float, Tensor
@@ -84,9 +84,7 @@ class NeuralCDE(Mixer):
         return read.to(x.dtype), state
 
 
-def _step(
-    drive: tuple[Tensor, ...], recur: tuple[Tensor, ...], state: tuple[Tensor, ...], *, how: Solver
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _step(drive: Vectors, recur: Vectors, state: Vectors, *, how: Solver) -> tuple[Tensor, Vectors]:
     """Time moves, then the path; or both begin."""
     (h, last, begun), (both,) = state, recur
     width, channels = h.shape[-1], last.shape[-1]

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.ops.ode import Solver, solve, solver
 from recurra.parts.elapsed import timed_drive
 from recurra.parts.init import small_field_
@@ -66,9 +66,7 @@ class NeuralODE(Mixer):
         return read.to(x.dtype), state
 
 
-def _step(
-    drive: tuple[Tensor, ...], recur: tuple[Tensor, ...], state: tuple[Tensor, ...], bias: Tensor, *, how: Solver
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _step(drive: Vectors, recur: Vectors, state: Vectors, bias: Tensor, *, how: Solver) -> tuple[Tensor, Vectors]:
     """Flow for the step's time, its input held."""
     (held, time), ((first, second),) = drive, recur
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.ops.cell.rules import gru_before
 from recurra.ops.ode import Solver, solve, solver
 from recurra.parts.elapsed import timed_drive
@@ -74,14 +74,8 @@ class ODERNN(Mixer):
 
 
 def _step(
-    drive: tuple[Tensor, ...],
-    recur: tuple[Tensor, ...],
-    state: tuple[Tensor, ...],
-    hidden_bias: Tensor,
-    bias: Tensor,
-    *,
-    how: Solver,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+    drive: Vectors, recur: Vectors, state: Vectors, hidden_bias: Tensor, bias: Tensor, *, how: Solver
+) -> tuple[Tensor, Vectors]:
     """Flow until the observation, then see it."""
     (*gates, time), (weight,) = drive, recur
     first, second = weight[3:]

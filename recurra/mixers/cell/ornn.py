@@ -5,11 +5,9 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.parts.operators import Reflections
 from recurra.shapes import Float, Tensor
-
-Vectors = tuple[Tensor, ...]
 
 
 def ornn(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Vectors]:

@@ -4,11 +4,9 @@ import torch
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Rule
+from recurra.ops import Rule, Vectors
 from recurra.parts.diagonal import DiagonalCell
 from recurra.shapes import Float, Tensor
-
-Vectors = tuple[Tensor, ...]
 
 
 def para_lstm(drive: Vectors, recur: Vectors, state: Vectors, peep_f: Tensor, peep_o: Tensor) -> tuple[Tensor, Vectors]:

@@ -9,12 +9,10 @@ from torch.nn import functional as F
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.ops.steps import finer
 from recurra.parts.init import glorot
 from recurra.shapes import Float, Tensor
-
-Vectors = tuple[Tensor, ...]
 
 
 @functools.cache

@@ -6,15 +6,13 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.parts.blocks import BlockLinear
 from recurra.parts.conv import ShortConvolution
 from recurra.parts.heads import divide
 from recurra.parts.lerp import place
 from recurra.parts.norms import HeadNorm
 from recurra.shapes import Float, State, Tensor
-
-Vectors = tuple[Tensor, ...]
 
 
 def slstm(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Vectors]:

@@ -9,13 +9,11 @@ from torch.nn import functional as F
 from recurra.checks import greater_than
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.parts.constants import constants
 from recurra.parts.elapsed import timed_drive
 from recurra.parts.heads import divide
 from recurra.shapes import Float, Tensor
-
-Vectors = tuple[Tensor, ...]
 
 ACTIVE = 0.85  # above it a unit uses its reservoir up, below it refills
 # where a reservoir is half of what it can be, how sharply that is so, and the least that an empty one lets through

@@ -10,10 +10,9 @@ from torch.nn import functional as F
 from recurra.checks import at_least, one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.shapes import Float, Tensor
 
-Vectors = tuple[Tensor, ...]
 ACTIVATIONS = {"tanh": torch.tanh, "linear": torch.clone}
 
 

@@ -5,13 +5,11 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan
+from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.parts.heads import divide
 from recurra.parts.init import glorot
 from recurra.parts.operators import FourierUnitary
 from recurra.shapes import Float, Tensor
-
-Vectors = tuple[Tensor, ...]
 
 # inside the root, so that a unit at rest has a gradient
 REST = 1e-5

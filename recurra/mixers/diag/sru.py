@@ -7,10 +7,8 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Diag, Rule, Scan
+from recurra.ops import Cell, Diag, Rule, Scan, Vectors
 from recurra.shapes import Float, Tensor
-
-Vectors = tuple[Tensor, ...]
 
 
 def sru(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Vectors]:

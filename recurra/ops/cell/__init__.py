@@ -7,6 +7,8 @@ from torch.nn import functional as F
 
 from recurra.shapes import Bool, Float, Tensor
 
+Vectors = tuple[Tensor, ...]  # (B, N) each
+
 
 class Rule(NamedTuple):
     """A pointwise function and the number of vectors in each of its arguments.
@@ -20,7 +22,7 @@ class Rule(NamedTuple):
     """
 
     name: str
-    function: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
+    function: Callable[..., tuple[Tensor, Vectors]]
     drive: int
     recur: int
     state: int = 1

@@ -3,10 +3,8 @@
 import torch
 from torch.nn import functional as F
 
-from recurra.ops.cell import Rule
+from recurra.ops.cell import Rule, Vectors
 from recurra.shapes import Tensor
-
-Vectors = tuple[Tensor, ...]
 
 
 def elman_tanh(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Vectors]:
