@@ -25,6 +25,7 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable on stdout; 
 Sets = Annotated[list[str] | None, typer.Option("--set", help="A mixer's keyword, KEY=VALUE; any number of them.")]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="A task's keyword, KEY=VALUE; any number of them.")]
 Endless = Annotated[bool, typer.Option("--endless", help="Meet each step once, never reset, score as it goes.")]
+MaskSets = Annotated[list[str] | None, typer.Option("--mask-set", help="A mask's keyword, KEY=VALUE.")]
 RuleSets = Annotated[list[str] | None, typer.Option("--rule-set", help="A rule's keyword, KEY=VALUE.")]
 Tokenizer = Annotated[pathlib.Path | None, typer.Option(help="A tokenizer.json; without one bytes are read.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder, if there is something.")]
@@ -108,6 +109,8 @@ def train(
     endless: Endless = False,
     rule: Annotated[str | None, typer.Option(help="How it learns: bptt, tbptt, rtrl, snap, eprop, ...")] = None,
     rule_set: RuleSets = None,
+    mask: Annotated[str | None, typer.Option(help="Sparse weights, rewired: static, set, rigl, hebbian.")] = None,
+    mask_set: MaskSets = None,
     run: Where = None,
     resume: Resume = False,
     as_json: Json = False,
@@ -120,6 +123,7 @@ def train(
 
     training = _training(steps, batch, length, evaluation_length, lr, tbptt, bf16) | {"seed": seed, "rule": rule}
     training["rule_arguments"] = given.pairs(rule_set or [])
+    training |= {"mask": mask, "mask_arguments": given.pairs(mask_set or [])}
     training |= given.endless(steps) if endless else {}
     model = {"pattern": mixer, "width": width, "depth": depth}
     options = {**training, "source": source, "task": _task(task, tokenizer), "arguments": model}

@@ -87,9 +87,12 @@ def restore(path: pathlib.Path, run: Run) -> None:
     mine = _weights(run.model)
     if {k: (x.shape, x.dtype) for k, x in weights.items()} != {k: (x.shape, x.dtype) for k, x in mine.items()}:
         raise RunError(f"{path} holds other weights than this model has")
+    connections = safetensors.torch.load_file(path / "mask.safetensors") if run.masking is not None else {}
     with torch.no_grad():
         for name, tensor in mine.items():
             tensor.copy_(weights[name])
+    if run.masking is not None:
+        run.masking.mask.load(connections)
     _restore_optimiser(run, safetensors.torch.load_file(path / "optimiser.safetensors"))
     _restore_random(safetensors.torch.load_file(path / "random.safetensors"))
     run.step, run.tokens, run.seconds = listed["step"], listed["tokens"], listed["seconds"]
@@ -104,6 +107,8 @@ def _write(aside: pathlib.Path, run: Run, config: Config) -> None:
     _save(aside / "model.safetensors", _weights(run.model))
     _save(aside / "optimiser.safetensors", _averages(run))
     _save(aside / "random.safetensors", _random())
+    if run.masking is not None:
+        _save(aside / "mask.safetensors", run.masking.mask.connections)
     if run.state is not None:
         states.save(aside / "state.safetensors", run.state, run.model, run.step)
     name, config_hash = states.owner(run.model)

@@ -37,6 +37,8 @@ class Config:
         precision: "float32", or "bfloat16" (autocast: weights, states and sums stay float32).
         rule: how it learns: a row of `recurra.train.rules.RULES`.
         rule_arguments: the rule's keywords.
+        mask: which weights there are and how that changes, a row of `recurra.train.masks.MASKS`; None: all are there.
+        mask_arguments: the mask's keywords.
         tbptt: carry the state from batch to batch, without its history: truncated backpropagation through time.
         endless: meet every step once, never reset, and score before learning (`recurra.train.stream`); needs `tbptt`.
             The learning rate stays at its highest.
@@ -65,6 +67,8 @@ class Config:
     precision: str = "float32"
     rule: str = "bptt"
     rule_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    mask: str | None = None
+    mask_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     tbptt: bool = False
     endless: bool = False
     seed: int = 0
@@ -87,6 +91,8 @@ class Config:
             raise RunError("endless carries the state on for ever: it needs tbptt")
         if self.endless and self.rule == "curriculum":
             raise RunError("a curriculum asks for its own rows again and again: it cannot be endless")
+        if self.mask is None and self.mask_arguments:
+            raise RunError(f"no mask is named, and {', '.join(self.mask_arguments)} would be its keyword")
         if self.precision not in PRECISIONS:
             raise RunError(f"precision is {self.precision!r}: it must be {' or '.join(PRECISIONS)}")
 

@@ -4,6 +4,7 @@ A batch is a function of its number, and everything else that a step reads is in
 any step, killed or interrupted, goes on from its last checkpoint to the same numbers, bit for bit.
 """
 
+import contextlib
 import io
 import math
 import os
@@ -133,7 +134,7 @@ def _loop(
         if not config.endless or run.step % config.evaluate_every == 0:
             _tell(file, shown, line)
         if run.step == 1:
-            metrics.write(file, _about(run, rule=config.rule, memory_bytes=run.rule.memory_bytes))
+            metrics.write(file, _about(run, rule=config.rule, memory_bytes=run.rule.memory_bytes, **_masked(run)))
         last = run.step == steps
         if last or run.step % config.evaluate_every == 0:
             score = task.take() if isinstance(task, Stream) else evaluate(run.model, task, config)
@@ -161,22 +162,32 @@ def _step(run: Run, task: Task, config: Config, folder: pathlib.Path) -> dict[st
     rate = warmup_cosine(run.step, steps, config.warmup, config.learning_rate, config.final_learning_rate)
     set_learning_rate(run.optimiser, rate)
     told: dict[str, float] = {}
+    masking, number = run.masking, run.step + 1
 
     def update(loss: Tensor) -> None:
+        if masking is not None:
+            masking.before(number)
         value, norm = float(loss.detach()), clip(list(run.model.parameters()), config.clip)
-        for name, number in (("loss", value), ("gradient", norm)):
-            if not math.isfinite(number):
-                at = f"at step {run.step + 1}: {_kept(folder)}"
-                raise RunError(f"the {name} is {number} {at}; lower the learning rate")
+        for name, x in (("loss", value), ("gradient", norm)):
+            if not math.isfinite(x):
+                raise RunError(f"the {name} is {x} at step {number}: {_kept(folder)}; lower the learning rate")
         run.optimiser.step()
+        if masking is not None and (new := masking.after(number, run.optimiser)):
+            told.update(rewired=new)
         run.optimiser.zero_grad(set_to_none=True)
         told.update(loss=value, grad_norm=norm)
 
     run.optimiser.zero_grad(set_to_none=True)
-    run.state = run.rule.learn(batch, run.state, update)
+    with contextlib.nullcontext() if masking is None else masking.watching(number):
+        run.state = run.rule.learn(batch, run.state, update)
     seconds, tokens = time.perf_counter() - started, size(batch)
     run.step, run.tokens, run.seconds = run.step + 1, run.tokens + tokens, run.seconds + seconds
     return _about(run, **told, lr=rate, tokens_per_second=tokens / seconds)
+
+
+def _masked(run: Run) -> dict[str, float]:
+    """The share of possible connections that there are, where some are not."""
+    return {} if run.masking is None else {"density": run.masking.mask.density}
 
 
 def _about(run: Run, **more: Any) -> dict[str, Any]:

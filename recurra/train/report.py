@@ -211,6 +211,8 @@ def _result(runs: Sequence[Run]) -> str:
     if result is None:
         return ""
     shown = {key: value for key, value in result.items() if key not in ("prompt", "sample")}
+    # said of sparse runs only
+    shown = {key: value for key, value in shown.items() if key != "density" or value is not None}
     items = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(_said(v))}</dd>" for k, v in shown.items())
     return f'<h2>Result</h2>\n<div class="card"><dl>{items}</dl></div>'
 

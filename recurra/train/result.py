@@ -24,6 +24,7 @@ class Result:
     Args:
         score: the task's `measure` on held-out data; `chance` is what guessing gets (None: unknown).
         parameters: numbers trained.
+        density: the share of the masked matrices' weights that there are; None: nothing is masked.
         state_bytes: memory of one sequence before its first step; `grows`: it becomes more with every step.
         steps, tokens, seconds: done, seen and spent in updates alone.
         prompt, sample: held-out text and how a language model goes on from it; None for other tasks.
@@ -42,6 +43,7 @@ class Result:
     tokens_per_second: float
     prompt: str | None
     sample: str | None
+    density: float | None = None
 
     def write(self, folder: pathlib.Path) -> None:
         """Write result.json."""
@@ -58,12 +60,14 @@ def conclude(run: Run, task: Task, config: Config, score: float) -> Result:
     """The result of a run that is done."""
     prompt, sample = write_on(run.model, task, config)
     chance = float(task.chance)
+    mask = None if run.masking is None else run.masking.mask
     return Result(
         score=score, measure=task.measure, lower_is_better=task.lower_is_better,
-        chance=chance if math.isfinite(chance) else None, parameters=count(run.model),
+        chance=chance if math.isfinite(chance) else None,
+        parameters=count(run.model) - (0 if mask is None else mask.absent),
         state_bytes=states.nbytes(run.model.initial_state(1)), grows=run.model.grows, steps=run.step,
         tokens=run.tokens, seconds=run.seconds, tokens_per_second=run.tokens / max(run.seconds, 1e-9),
-        prompt=prompt, sample=sample,
+        prompt=prompt, sample=sample, density=None if mask is None else mask.density,
     )  # fmt: skip
 
 

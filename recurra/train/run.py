@@ -16,6 +16,7 @@ from recurra.tasks import Task
 from recurra.train import optimisers
 from recurra.train.config import Config
 from recurra.train.errors import RunError
+from recurra.train.masks import Masking, refuse
 from recurra.train.rules import LearningRule, build as build_rule
 
 
@@ -27,6 +28,7 @@ class Run:
         model: with its weights.
         optimiser: with its averages.
         rule: how it learns.
+        masking: which weights there are and how that changes; None: all are there.
         state: what the rule keeps from batch to batch (what streams remember, when the state is carried), or None.
         step: updates done.
         tokens: steps of sequences seen.
@@ -36,6 +38,7 @@ class Run:
     model: Any
     optimiser: torch.optim.Optimizer
     rule: LearningRule
+    masking: Masking | None = None
     state: State | None = None
     step: int = 0
     tokens: int = 0
@@ -46,14 +49,18 @@ def begin(config: Config, task: Task) -> Run:
     """A run before its first step: the weights follow from the seed.
 
     Raises:
-        RunError: the model cannot be built so, or cannot carry its state or learn by the rule.
+        RunError: the model cannot be built so, or cannot be masked, carry its state or learn by the rule.
     """
     torch.manual_seed(config.seed)
     model = build(config, task).to(config.device)
     if config.tbptt and model.grows:
         raise RunError("tbptt carries the state on for ever, and the state of this pattern grows: train it without")
+    # before the rule, which may look how the weights connect
+    masking = None if config.mask is None else Masking(model, config)
     rule = build_rule(model, task, config)
-    return Run(model, optimisers.adamw(model, config.weight_decay, config.betas), rule)
+    if masking is not None:
+        refuse(masking, rule, config.rule)
+    return Run(model, optimisers.adamw(model, config.weight_decay, config.betas), rule, masking)
 
 
 def build(config: Config, task: Task) -> Any:
