@@ -14,9 +14,9 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from recurra.files import aside
+from recurra.memory.values import weighted_sum
 from recurra.shapes import Float, Int, Tensor
 
 PAGE = mmap.PAGESIZE
@@ -91,9 +91,7 @@ class MappedValues(nn.Module):
         self._look(len(unique))
         if torch.is_grad_enabled() and self.training:
             self._waiting.append((unique, rows.requires_grad_()))
-        many = inverse.flatten(0, -2)
-        total = F.embedding_bag(many, rows, mode="sum", per_sample_weights=weight.reshape(many.shape).to(rows.dtype))
-        return total.unflatten(0, index.shape[:-1])
+        return weighted_sum(rows, inverse, weight)
 
     @torch.no_grad()
     def update(self, learning_rate: float, epsilon: float = 1e-8) -> int:

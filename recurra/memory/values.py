@@ -11,6 +11,16 @@ from torch.nn import functional as F
 from recurra.shapes import Float, Int, Tensor
 
 
+def weighted_sum(
+    table: Float[Tensor, "N V"], index: Int[Tensor, "*B K"], weight: Float[Tensor, "*B K"], sparse: bool = False
+) -> Float[Tensor, "*B V"]:
+    """The sum of some rows of a table, each times its weight, in the table's type."""
+    many = index.flatten(0, -2)
+    weight = weight.reshape(many.shape).to(table.dtype)
+    total = F.embedding_bag(many, table, mode="sum", sparse=sparse, per_sample_weights=weight)
+    return total.unflatten(0, index.shape[:-1])
+
+
 class Values(nn.Module):
     r"""A table in memory.
 
@@ -37,9 +47,4 @@ class Values(nn.Module):
 
     def forward(self, index: Int[Tensor, "*B K"], weight: Float[Tensor, "*B K"]) -> Float[Tensor, "*B V"]:
         """The weighted sum of rows."""
-        many = index.flatten(0, -2)
-        total = F.embedding_bag(
-            many, self.weight, mode="sum", sparse=self.sparse,
-            per_sample_weights=weight.reshape(many.shape).to(self.weight.dtype),
-        )  # fmt: skip
-        return total.unflatten(0, index.shape[:-1])
+        return weighted_sum(self.weight, index, weight, self.sparse)
