@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from recurra.models.backbone import through
 from recurra.shapes import Float, Int, Tensor
 
 Program = tuple[int, ...]
@@ -36,11 +37,9 @@ def run(model: Any, tokens: Int[Tensor, "B T"], program: Program) -> Float[Tenso
     blocks = model.backbone.stack
     if not all(0 <= layer < len(blocks) for layer in program):
         raise ValueError(f"the program is {program}: layers are numbered from 0 to {len(blocks) - 1}")
-    x, firsts = model.embedding(tokens), {}
-    for layer in program:
-        block = blocks[layer]
-        kind = type(block.mixer)
-        x, _, firsts[kind] = block(x, block.mixer.initial_state(len(x)), None, firsts.get(kind))
+    chosen = [blocks[layer] for layer in program]
+    states = tuple(block.mixer.initial_state(len(tokens)) for block in chosen)
+    x, _ = through(chosen, model.embedding(tokens), states, None)
     return model.read(model.backbone.norm(x))
 
 

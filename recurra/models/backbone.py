@@ -181,6 +181,18 @@ class Block(nn.Module):
         return x, after, first
 
 
+def through(
+    blocks: list[Block], x: Float[Tensor, "B T D"], states: State, clock: Clock | None
+) -> tuple[Float[Tensor, "B T D"], State]:
+    """The stream after some blocks in order, and their states; what the first of a kind shares the later ones read."""
+    after, firsts = [], {}
+    for block, before in zip(blocks, states, strict=True):
+        kind = type(block.mixer)
+        x, new, firsts[kind] = block(x, before, clock, firsts.get(kind))
+        after.append(new)
+    return x, tuple(after)
+
+
 class Backbone(nn.Module):
     """The stack. State: a tuple with the state of the mixer at each depth, also where several depths share a block.
 
@@ -253,13 +265,8 @@ class Backbone(nn.Module):
     def forward(
         self, x: Float[Tensor, "B T D"], state: State | None = None, clock: Clock | None = None
     ) -> tuple[Float[Tensor, "B T D"], State]:
-        states: State = self.initial_state(len(x)) if state is None else state
-        after, firsts = [], {}
-        for block, before in zip(self.stack, states, strict=True):
-            kind = type(block.mixer)
-            x, new, firsts[kind] = block(x, before, clock, firsts.get(kind))
-            after.append(new)
-        return self.norm(x), tuple(after)
+        x, state = through(self.stack, x, self.initial_state(len(x)) if state is None else state, clock)
+        return self.norm(x), state
 
     @torch.no_grad()
     def _scale_outputs(self, depth: int) -> None:
