@@ -9,6 +9,7 @@ from recurra.checks import one_of
 from recurra.clock import Clock
 from recurra.models.backbone import Backbone
 from recurra.models.base import Model
+from recurra.models.pairs import happened
 from recurra.models.step import CompiledStep
 from recurra.shapes import Float, State, Tensor
 
@@ -79,9 +80,7 @@ class Classifier(Model):
         steps = features.shape[1]
         if steps == 0:
             return pooled, count
-        valid = torch.ones_like(features[..., 0], dtype=torch.bool)
-        if clock is not None and clock.valid is not None:
-            valid = clock.valid
+        valid = happened(features, clock)
         live, kept = valid, torch.ones_like(count)
         if clock is not None and clock.reset is not None:
             begins = (clock.reset & valid).long().cumsum(1)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.models.backbone import Backbone
 from recurra.models.base import Model
-from recurra.models.pairs import between_resets
+from recurra.models.pairs import between_resets, happened
 from recurra.shapes import Bool, Float, Int, State, Tensor, wide
 
 NUMBERS = 6  # of each component: log-weight, two means, two log-deviations, and the correlation before its tanh
@@ -110,11 +110,9 @@ class Handwriting(Model):
         first, others, known, count, places, saw = state
         if x.shape[1] == 0:
             return self.out(self.embedding(x[..., 1:])), state
-        happened = torch.ones_like(x[..., 0], dtype=torch.bool)
-        if clock is not None and clock.valid is not None:
-            happened = clock.valid
-        letter = happened & (x[..., 0] > 0)
-        stroke = happened & ~letter
+        live = happened(x, clock)
+        letter = live & (x[..., 0] > 0)
+        stroke = live & ~letter
         known, count = self._spell(x[..., 0].long(), letter, known, count)
         drive, told, windows = self.embedding(x[..., 1:]), [], []
         columns = zip(drive.unbind(1), stroke.split(1, 1), stroke.any(0).tolist(), strict=True)

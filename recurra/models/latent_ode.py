@@ -8,6 +8,7 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.models.backbone import Backbone
 from recurra.models.base import Model
+from recurra.models.pairs import happened
 from recurra.ops.ode import solve, solver
 from recurra.shapes import Bool, Float, State, Tensor, wide
 
@@ -105,22 +106,21 @@ class LatentODE(Model):
         if x.shape[1] == 0:
             return x.new_zeros(len(x), 0, x.shape[-1] // 2 + 1), (z, known)
         marks = x[..., x.shape[-1] // 2 :]
-        happened, dt = torch.ones_like(x[..., 0], dtype=torch.bool), torch.ones_like(x[..., 0])
-        if clock is not None:
-            happened = happened if clock.valid is None else clock.valid
-            dt = torch.where(happened, dt if clock.dt is None else clock.dt, 0)
-        if bool((known & happened & (marks > 0).any(-1)).any()):
+        live = happened(x, clock)
+        dt = torch.ones_like(x[..., 0]) if clock is None or clock.dt is None else clock.dt
+        dt = torch.where(live, dt, 0)
+        if bool((known & live & (marks > 0).any(-1)).any()):
             raise ValueError("something was seen after the state: what is seen is read from its end, so give it whole")
         # a row's first step is where z is found: nothing flows before it
-        first = happened & (happened.cumsum(1) == 1) & ~known
-        start, nats = self._find(x, first, happened & ((marks > 0).any(-1) | first), dt)
+        first = live & (live.cumsum(1) == 1) & ~known
+        start, nats = self._find(x, first, live & ((marks > 0).any(-1) | first), dt)
         z = torch.where(known | ~first.any(1, keepdim=True), z, start.to(z.dtype))
         path = []
-        for time, flows, begins in zip(dt.split(1, 1), happened.split(1, 1), first.split(1, 1), strict=True):
+        for time, flows, begins in zip(dt.split(1, 1), live.split(1, 1), first.split(1, 1), strict=True):
             moved = solve(self.how, self.field, z, time.to(z.dtype))
             z = torch.where(flows & ~begins, moved, z)
             path.append(z)
-        means = self.out(torch.stack(path, 1).to(x.dtype)) * happened[..., None]
+        means = self.out(torch.stack(path, 1).to(x.dtype)) * live[..., None]
         return torch.cat([means, nats.to(x.dtype) * first[..., None]], -1), (z, known | first.any(1, keepdim=True))
 
     def _find(

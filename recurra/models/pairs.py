@@ -14,6 +14,13 @@ from recurra.shapes import Bool, Int, State, Tensor
 from recurra.state import each
 
 
+def happened(x: Tensor, clock: Clock | None) -> Bool[Tensor, "B T"]:
+    """The steps of x, `(B, T)` or with features, that happened."""
+    if clock is None or clock.valid is None:
+        return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    return clock.valid
+
+
 def phases(
     tokens: Int[Tensor, "B T"], go: int, answering: Bool[Tensor, "B 1"], clock: Clock | None
 ) -> tuple[Bool[Tensor, "B T"], Bool[Tensor, "B T"], Bool[Tensor, "B 1"]]:
@@ -23,11 +30,9 @@ def phases(
         answering: the rows that had come to their answer before these steps.
         clock: of these steps; without resets.
     """
-    happened = torch.ones_like(tokens, dtype=torch.bool)
-    if clock is not None and clock.valid is not None:
-        happened = clock.valid
-    began = (((tokens == go) & happened).cumsum(1) > 0) | answering
-    return happened & ~began, happened & began, began[:, -1:]
+    live = happened(tokens, clock)
+    began = (((tokens == go) & live).cumsum(1) > 0) | answering
+    return live & ~began, live & began, began[:, -1:]
 
 
 def between_resets(
