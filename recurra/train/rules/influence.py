@@ -63,13 +63,10 @@ class Exact(Influence):
                 "a rule that keeps less (snap, uoro, eprop)"
             )
         self.colours = colours(wires)
-        self.like = next(layer.mixer.parameters())
-        self.cotangents = torch.nn.functional.one_hot(self.colours).T if layer.size else torch.zeros(0, 0)
+        self.cotangents = torch.nn.functional.one_hot(self.colours).T
 
     def start(self, rows: int) -> tuple[Tensor, ...]:
-        dtype = self.layer.vector(self.layer.template).dtype
-        shapes = ((*b.rows.shape, b.columns.shape[1]) for b in self.buckets)
-        return tuple(torch.zeros(rows, *shape, dtype=dtype, device=self.like.device) for shape in shapes)
+        return tuple(self.layer.zeros(rows, *b.rows.shape, b.columns.shape[1]) for b in self.buckets)
 
     def advance(self, memory: tuple[Tensor, ...], at: Step) -> tuple[Tensor, ...]:
         if not memory:

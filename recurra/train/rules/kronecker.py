@@ -45,8 +45,7 @@ class Kronecker(Influence):
         cell, size = self.cell, self.layer.size
         entering, recurrent = cell.input_weight, cell.weight.flatten(0, 2)
         shapes = (entering.shape[1] + 1,), (size, len(entering)), (recurrent.shape[1],), (size, len(recurrent))
-        like = self.layer.vector(self.layer.template)
-        return tuple(like.new_zeros(rows, *shape) for shape in shapes)
+        return tuple(self.layer.zeros(rows, *shape) for shape in shapes)
 
     @torch.no_grad()
     def advance(self, memory: Memory, at: Step) -> Memory:

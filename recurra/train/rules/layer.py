@@ -44,8 +44,7 @@ class Layer:
 
     def vector(self, state: State) -> Float[Tensor, "B S"]:
         """The numbers of a state that have slopes, row by row; complex ones as pairs."""
-        parts = [_real(x).reshape(len(x), -1) for x in leaves(state) if _slopes(x)]
-        return torch.cat(parts, 1) if parts else torch.zeros(len(next(leaves(state))), 0)
+        return torch.cat([_real(x).reshape(len(x), -1) for x in leaves(state) if _slopes(x)], 1)
 
     def whole(self, state: State) -> Whole:
         """The numbers that have none."""
@@ -65,6 +64,10 @@ class Layer:
             return torch.view_as_complex(part.contiguous()) if like.is_complex() else part
 
         return each(take, self.template)
+
+    def zeros(self, *shape: int) -> Float[Tensor, "..."]:
+        """Zeros of the type and on the device of the state's numbers."""
+        return self.vector(self.template).new_zeros(shape)
 
     def first(self) -> Step:
         """A first step that reads zeros."""

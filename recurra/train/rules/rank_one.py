@@ -19,8 +19,7 @@ class RankOne(Influence):
     """
 
     def start(self, rows: int) -> tuple[Tensor, Tensor]:
-        like = self.layer.vector(self.layer.template)
-        return like.new_zeros(rows, self.layer.size), like.new_zeros(rows, self.layer.count)
+        return self.layer.zeros(rows, self.layer.size), self.layer.zeros(rows, self.layer.count)
 
     def advance(self, memory: tuple[Tensor, Tensor], at: Step) -> tuple[Tensor, Tensor]:
         state, parameters = memory
