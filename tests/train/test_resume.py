@@ -1,5 +1,6 @@
 """A run goes on to the same numbers, whatever stopped it; and a checkpoint that is not whole is never used."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -104,7 +105,8 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
     assert 0 < reached < steps
     config = tiny.config(steps=steps, tbptt=True)
     train(config, tmp_path / "run", resume=True, progress=Quiet())
-    train(config, tmp_path / "straight", progress=Quiet())
+    # writing changes no number, and takes half of the time
+    train(dataclasses.replace(config, checkpoint_every=steps), tmp_path / "straight", progress=Quiet())
     assert numbers(tmp_path / "run") == numbers(tmp_path / "straight")
     assert weights(tmp_path / "run") == weights(tmp_path / "straight")
 
