@@ -11,9 +11,11 @@ from recurra.models.depth_recurrent import DepthRecurrent
 from recurra.models.folder import load as load
 from recurra.models.forecaster import Forecaster
 from recurra.models.handwriting import Handwriting
+from recurra.models.hypernetwork import Hypernetwork
 from recurra.models.language_model import LanguageModel
 from recurra.models.latent_ode import LatentODE
 from recurra.models.lrcn import LRCN
+from recurra.models.mixer_experts import MixerExperts
 from recurra.models.recurrent_depth_lm import RecurrentDepthLM
 from recurra.models.seq2seq import Seq2Seq
 
@@ -29,4 +31,6 @@ MODELS: dict[str, Any] = {
     "latent_ode": LatentODE,
     "depth_recurrent": DepthRecurrent,
     "recurrent_depth_lm": RecurrentDepthLM,
+    "hypernetwork": Hypernetwork,
+    "mixer_experts": MixerExperts,
 }

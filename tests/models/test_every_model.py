@@ -20,8 +20,9 @@ OWN = {
     "handwriting": dict(letters=5, text=6),
     "lrcn": dict(inputs=[2, 9, 7], classes=3),
     "latent_ode": dict(inputs=4),
+    "hypernetwork": dict(inputs=4, outputs=2, tasks=3),
 }
-STREAMS = ["seq2seq", "bahdanau", "handwriting", "lrcn", "latent_ode"]
+STREAMS = ["seq2seq", "bahdanau", "handwriting", "lrcn", "latent_ode", "hypernetwork"]
 # the steps of `row` after which a row may be cut, where not all are
 WHOLE = {"bahdanau": 6, "latent_ode": 6}
 every = pytest.mark.parametrize("name", OWN)
@@ -48,6 +49,9 @@ def row(name, rows=2, steps=13):
         marks = torch.rand(rows, steps, 2) < 0.6
         marks[:, 6:] = False
         x = torch.cat([torch.randn(rows, steps, 2, dtype=torch.float64) * marks, marks.double()], -1)
+    elif name == "hypernetwork":
+        x = torch.randn(rows, steps, 4, dtype=torch.float64)
+        x[..., 0] = torch.randint(0, 3, (rows, steps))
     else:
         x = torch.randn(rows, steps, 3, dtype=torch.float64)
     return x
@@ -118,7 +122,7 @@ def test_gradients_of_pieces_are_those_of_the_whole(name):
     assert_close(pieces, whole)
 
 
-@pytest.mark.parametrize("name", ["seq2seq", "bahdanau", "handwriting", "lrcn", "ctc"])
+@pytest.mark.parametrize("name", ["seq2seq", "bahdanau", "handwriting", "lrcn", "ctc", "hypernetwork"])
 def test_a_reset_is_a_fresh_start(name):
     model, x = make(name), row(name)
     packed = torch.cat([x, x.flip(0)], 1)
