@@ -1,5 +1,6 @@
 """Titans' arrangements against a loop over steps, with autograd for the memory and complex numbers for rotations.
 
+As gate and as layer also against titans-pytorch's two pieces put together (tests/oracles/make_titans_arrangements.py).
 And at their limits: without a say of the memory they are attention, as torch's and as `sliding_window`'s; with a window
 of one step and no persistent tokens the memory as a layer is `titans` and two linear maps.
 """
@@ -8,6 +9,7 @@ import math
 
 import pytest
 import torch
+from oracles.stored import numbers
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -144,6 +146,44 @@ def test_equals_a_loop_with_autograd(make, cut):
             memory, history = Memory(mixer.learner), []
             expected = [STEP[type(mixer)](mixer, memory, own, t, history) for t, own in enumerate(x[row])]
             assert_close(y[row], torch.stack(expected), rtol=1e-11, atol=1e-12)
+
+
+def by_titans_pytorch(weights):
+    """The package's weights by our names."""
+    gates = [f"to_{name}.0" for name in ("adaptive_step", "decay_factor", "momentum")]
+    theirs = {name.removeprefix("memory."): p for name, p in weights.items() if name.startswith("memory.")}
+    # one tap, the present, of the convolution that it does not have
+    conv = torch.zeros(3 * D, 4, dtype=torch.float64)
+    conv[:, -1] = 1
+    learner = {
+        "project.weight": torch.cat([theirs[f"to_{name}.0.weight"] for name in ("queries", "keys", "values")]),
+        "conv.weight": conv,
+        "gates.weight": torch.cat([theirs[f"{name}.weight"] for name in gates]),
+        "gates.bias": torch.cat([theirs[f"{name}.bias"] for name in gates]),
+        "initial": torch.cat([theirs[f"memory_model_parameters.{i}"].flatten(1) for i in range(2)], -1),
+        "norm.weight": 1 + theirs["multihead_rmsnorm.gamma"][0, 0],
+        # a gate for a head there, for a feature here
+        "gate.weight": theirs["retrieve_gate.0.weight"].repeat_interleave(4, 0),
+        "out.weight": theirs["combine_heads.weight"],
+    }
+    looks = dict(zip(("query", "key", "value"), weights["attention.to_qkv.weight"].chunk(3), strict=True))
+    looks |= {"out": weights["attention.to_out.weight"]}
+    kept = weights["attention.persistent_memory"].transpose(1, 2)
+    return (
+        {f"learner.{name}": p for name, p in learner.items()}
+        | {f"attention.{name}.weight": p for name, p in looks.items()}
+        | {"attention.persistent.key": kept[0], "attention.persistent.value": kept[1]}
+    )
+
+
+@pytest.mark.parametrize(("make", "name"), [(TitansMAG, "gate"), (TitansMAL, "layer")])
+def test_equals_the_pieces_of_titans_pytorch(make, name):
+    weights, stored = numbers("titans_arrangements")
+    # its loss is a mean over a head's four features, not half of a sum
+    mixer = make(D, window=5, tokens=3, heads=2, expand=3, chunk=5, rate=2 / 4).double()
+    norms = {f"{norm}.weight": weights[norm] for norm in ("attended", "remembered")} if make is TitansMAG else {}
+    mixer.load_state_dict(by_titans_pytorch(weights) | norms)
+    assert_close(mixer(stored["x"])[0], stored[name], rtol=1e-12, atol=1e-12)
 
 
 def silent(mixer):
