@@ -6,7 +6,7 @@ order says itself how many units it keeps, so the others are asked to keep as ma
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -85,8 +85,7 @@ def activity(model: Any, path: str, batches: Sequence[Batch], above: float = 0.0
 
     hook = cell_at(model, path).register_forward_hook(hear)
     try:
-        for _ in _outputs(model, batches):
-            pass
+        _outputs(model, batches)
     finally:
         hook.remove()
     return torch.cat(seen) > above
@@ -173,12 +172,10 @@ def _score(model: Any, task: Task, batches: Sequence[Batch]) -> tuple[float, flo
 
 
 @torch.no_grad()
-def _outputs(model: Any, batches: Sequence[Batch]) -> Iterator[Tensor]:
+def _outputs(model: Any, batches: Sequence[Batch]) -> list[Tensor]:
     if model.training:
         raise ValueError("the model is training: call its eval() before it is looked at")
-    for batch in batches:
-        outputs, _ = model(batch.inputs, None, Clock(batch.reset, batch.valid, batch.dt) or None)
-        yield outputs
+    return [model(x.inputs, None, Clock(x.reset, x.valid, x.dt) or None)[0] for x in batches]
 
 
 def _only(index: Tensor, size: int) -> Bool[Tensor, " size"]:
