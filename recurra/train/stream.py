@@ -100,8 +100,9 @@ class Stream(Task):
 
 
 def health(kept: State | None) -> dict[str, float]:
-    """The largest number in what is carried, and the most bytes that the process ever held."""
-    largest = max((float(x.detach().abs().max()) for x in leaves(kept or ()) if x.numel()), default=0.0)
+    """The largest number in what is carried, flags and counters left out, and the most bytes that the process held."""
+    sized = (x.detach() for x in leaves(kept or ()) if x.numel() and (x.is_floating_point() or x.is_complex()))
+    largest = max((float(x.abs().max()) for x in sized), default=0.0)
     # in kilobytes, except where the system counts bytes
     unit = 1 if sys.platform == "darwin" else 1024
     return {"state_max": largest, "resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}

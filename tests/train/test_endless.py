@@ -12,7 +12,7 @@ from recurra.models import MODELS
 from recurra.tasks import make, open_source
 from recurra.train import Config, RunError, metrics, train
 from recurra.train.progress import Quiet
-from recurra.train.stream import FOR_EVER, Stream
+from recurra.train.stream import FOR_EVER, Stream, health
 
 
 def config(**changed):
@@ -71,6 +71,12 @@ def test_it_learns_as_it_goes_and_its_file_does_not_grow_with_every_step(tmp_pat
     assert result.measure == "accuracy before learning"
     assert {line["lr"] for line in lines(tmp_path / "run", "loss")} == {1e-2}
     assert all(0 < line["state_max"] < 100 and line["resident_bytes"] > 1e6 for line in told)
+
+
+def test_the_largest_number_of_a_state_is_no_flag_and_no_counter():
+    counters = torch.ones(2, dtype=torch.bool), torch.tensor([9])
+    assert health((*counters, (torch.tensor([[-3.0, 1.0]]), torch.tensor([3 + 4j]))))["state_max"] == 5
+    assert health(counters)["state_max"] == health(None)["state_max"] == 0
 
 
 def test_a_stopped_stream_goes_on_to_the_same_numbers(tmp_path):
