@@ -88,10 +88,8 @@ def run_settings(
     Raises:
         RunError: no source, or something given that does not exist.
     """
-    if preset is not None and preset not in SIZES:
-        raise RunError(f"there is no preset {preset!r}{nearest(preset, SIZES)}; there are {', '.join(SIZES)}")
     base = {**Config(source="").to_json(), "source": None} if before is None else before.to_json()
-    size = {key: value for key, value in SIZES[preset].items() if key != "vocabulary"} if preset else {}
+    size = {key: value for key, value in _named(preset, SIZES).items() if key != "vocabulary"}
     merged = overlay(overlay(overlay({"arguments": {"pattern": DEFAULT}}, base), {"arguments": size}), options)
     own = mixer_keywords([merged["arguments"]["pattern"]], pairs(keywords))
     return Config.from_json(_with_keywords(merged, own))
@@ -110,11 +108,9 @@ def comparison_settings(
     Raises:
         RunError: no source or mixers, or something given that does not exist.
     """
-    if preset is not None and preset not in PRESETS:
-        raise RunError(f"there is no preset {preset!r}: {nearest(preset, PRESETS)}")
     none = CompareConfig(source="", mixers=("",)).to_json() | {"source": None, "mixers": None}
     base = none if before is None else before.to_json()
-    merged = overlay(overlay(base, PRESETS[preset] if preset else {}), options)
+    merged = overlay(overlay(base, _named(preset, PRESETS)), options)
     if not merged.get("mixers"):
         raise RunError("no mixers were named: give --mixers lstm,mamba2 or a --preset")
     own = mixer_keywords(merged["mixers"], pairs(keywords))
@@ -124,6 +120,15 @@ def comparison_settings(
 def mixers(text: str | None) -> list[str] | None:
     """The patterns in "lstm,mamba2*3+attention": commas stand between models, a plus between the parts of one."""
     return None if text is None else [name.strip().replace("+", ",") for name in text.split(",")]
+
+
+def _named(preset: str | None, presets: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The settings that have a name; none where none is given."""
+    if preset is None:
+        return {}
+    if preset not in presets:
+        raise RunError(f"there is no preset {preset!r}{nearest(preset, presets)}; there are {', '.join(presets)}")
+    return presets[preset]
 
 
 def _with_keywords(settings: dict[str, Any], own: dict[str, dict[str, Any]]) -> dict[str, Any]:

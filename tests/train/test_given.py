@@ -75,4 +75,6 @@ def test_a_comparison_takes_a_preset_then_what_was_given():
     assert comparison_settings({"source": None, "mixers": None}, [], None, config) == config
     plain = comparison_settings({"source": "t", "mixers": mixers("lstm, gla*2+attention")}, ["gla.heads=2"], None, None)
     assert plain.mixers == ("lstm", "gla*2,attention") and plain.arguments["mixers"] == {"gla": {"heads": 2}}
+    with pytest.raises(RunError, match=r"no preset 'demos', did you mean 'demo'\?; there are demo$"):
+        comparison_settings({"source": "t"}, [], "demos", None)
     assert plain.parameters == CompareConfig(source="t", mixers=("lstm",)).parameters
