@@ -1,14 +1,14 @@
 """HORN against brainmass's step (tests/oracles/make_oscillators.py), as time becomes fine, and where it starts."""
 
-import itertools
 import math
 
 import pytest
 import torch
+from mixers.fine_steps import first_order
 from oracles.stored import numbers
 from torch.testing import assert_close
 
-from recurra import Clock, use
+from recurra import use
 from recurra.mixers.cell.horn import HORN
 
 WEIGHTS, STORED = numbers("oscillators", "horn.")
@@ -34,18 +34,7 @@ def test_equals_brainmass(mixer, way):
 
 
 def test_irregular_steps_are_near_fine_regular_ones(mixer):
-    """Of first order: half the steps leave half of the error."""
-    dt = torch.tensor([[2.0, 1.0, 3.0, 0.5, 1.5]], dtype=torch.float64).expand(2, -1)
-
-    def at(parts):
-        clock = Clock(dt=dt.repeat_interleave(parts, 1) / parts)
-        return torch.stack(mixer(X[:, :5].repeat_interleave(parts, 1), None, clock)[1])
-
-    finest = at(512)
-    errors = [(at(parts) - finest).abs().max() for parts in (4, 8, 16)]
-    assert errors[0] < 0.3 * finest.abs().max()
-    for coarse, fine in itertools.pairwise(errors):
-        assert 1.7 < coarse / fine < 2.4
+    first_order(mixer, X[:, :5], parts=(4, 8, 16))
 
 
 def test_left_alone_a_unit_rings_at_its_own_frequency():
