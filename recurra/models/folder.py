@@ -51,7 +51,8 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON ({error}): the folder is damaged") from error
     if not isinstance(config, dict) or config.get("model_type") != "recurra":
         raise ValueError(f"{path} is not of a recurra model (model_type must be recurra)")
-    found = config.get("recurra", {}).get("format")
+    stamp = config.get("recurra")
+    found = stamp.get("format") if isinstance(stamp, dict) else None
     if found != FORMAT:
         raise ValueError(
             f"{folder} was written by another version of recurra (format {found}; this one reads {FORMAT}): "
@@ -88,15 +89,17 @@ def load(folder: str | os.PathLike[str]) -> Any:
     from recurra.models import MODELS
 
     config = read_config(folder)
-    arguments = dict(config["model"])
-    name = arguments.pop("name", None)
-    if name not in MODELS:
+    said = config.get("model")
+    arguments = dict(said) if isinstance(said, dict) else {}
+    name, kind = arguments.pop("name", None), getattr(torch, str(config.get("torch_dtype", "float32")), None)
+    if name not in list(MODELS):
         raise ValueError(f"{folder} holds a {name!r}, which is none of {', '.join(MODELS)}")
+    if not (isinstance(kind, torch.dtype) and kind.is_floating_point):
+        raise ValueError(f"{folder}/config.json has torch_dtype {config['torch_dtype']!r}: it must be a float type")
     try:
         model = MODELS[name](**arguments)
     except TypeError as error:
         raise ValueError(f"{folder}/config.json does not describe a {name}: {error}") from error
-    kind = getattr(torch, config.get("torch_dtype", "float32"))
     model = model.to(kind)
     load_weights(model, pathlib.Path(folder) / "model.safetensors")
     return model.eval()

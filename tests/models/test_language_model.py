@@ -112,6 +112,16 @@ def test_damaged_folders_are_refused_in_one_sentence(tmp_path):
     config.write_text(said.replace('"format": 1', '"format": 99'))
     with pytest.raises(ValueError, match="another version"):
         load(tmp_path)
+    config.write_text(said.replace('{\n    "format": 1\n  }', "1"))
+    with pytest.raises(ValueError, match="another version"):
+        load(tmp_path)
+    for kind in ("nn", "int8"):
+        config.write_text(said.replace('"torch_dtype": "float64"', f'"torch_dtype": "{kind}"'))
+        with pytest.raises(ValueError, match=f"torch_dtype '{kind}': it must be a float type"):
+            load(tmp_path)
+    config.write_text(said.replace('"model":', '"model_of_old":'))
+    with pytest.raises(ValueError, match="holds a None, which is none of"):
+        load(tmp_path)
     config.write_text("{")
     with pytest.raises(ValueError, match="not JSON"):
         load(tmp_path)
