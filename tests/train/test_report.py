@@ -107,6 +107,25 @@ def test_a_comparison_has_its_table_its_curves_and_its_samples(tmp_path):
     assert loss["series"][0]["x"][-1] == 409_600
 
 
+def test_what_a_rule_keeps_is_drawn_against_what_it_reached(tmp_path):
+    folder = tmp_path / "both"
+    folder.mkdir()
+    (folder / "compare.json").write_text("{}")
+    for seed, kept in enumerate((512, 640)):
+        run = write_run(folder / f"lstm-{seed}", "lstm", seed=seed, level=2.0 + seed)
+        config = json.loads((run / "config.json").read_text())
+        config["training"]["rule"] = "rtrl"
+        (run / "config.json").write_text(json.dumps(config))
+        said = {"step": 1, "tokens": 4096, "seconds": 0.1, "rule": "rtrl", "memory_bytes": kept}
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(said) + "\n")
+    (figure,) = [x for x in Page(report(folder)).figures if "memory" in x["title"]]
+    assert [x["x"] for x in figure["series"]] == [[512], [640]] and figure["x"] == "bytes kept for credit"
+    reached = [x["y"][0] for x in figure["series"]]
+    assert reached == pytest.approx([2 + 4 * math.exp(-5), 3 + 4 * math.exp(-5)], rel=1e-4)
+    assert [x["first"] for x in figure["series"]] == [True, False] and {x["name"] for x in figure["series"]} == {"lstm"}
+
+
 def test_the_best_row_is_first_and_marked(tmp_path):
     text = report(write_comparison(tmp_path / "c")).read_text()
     body = text[text.index("<tbody>") : text.index("</tbody>")]

@@ -1,10 +1,10 @@
 """Target dynamics: the loss is what it says, recordings are followed, and a task without them is refused."""
 
 import pytest
-import torch
 from torch.testing import assert_close
 
 from recurra.models import MODELS
+from recurra.state import leaves
 from recurra.tasks import make
 from recurra.train import Config, RunError, train
 from recurra.train.forward import forward
@@ -26,16 +26,15 @@ def setting(pattern="ctrnn", width=24):
 def test_the_first_units_are_compared_and_nothing_else():
     task, model = setting()
     config = Config(**SETTINGS)
-    rule, batch, told = RULES["target_dynamics"](model, task, config, strength=3.0), None, []
+    rule, told = RULES["target_dynamics"](model, task, config, strength=3.0), []
     batch = task.batch("train", 0, 8, 24, 0)
     assert rule.learn(batch, None, told.append) is None
-    rates, outputs, _ = rates_of(model, batch, None, config)
+    rates, outputs, state = rates_of(model, batch, None, config)
     assert_close(outputs, forward(model, batch, None, config)[0])
     missed = (rates[..., :4] - task.rates(batch.inputs)[..., :4].float()).square().mean()
     assert_close(told[0], task.loss(outputs, batch) + 3.0 * missed)
     # CTRNN: its reads are its rates
-    _, state = model.backbone.blocks[0].mixer(torch.zeros(8, 0, 24), None)
-    assert rates.shape[-1] == state[0].shape[-1]
+    assert_close(rates[:, -1], next(x for x in leaves(state) if x.shape == (8, 24)))
 
 
 def test_without_strength_it_is_backpropagation():
@@ -65,7 +64,7 @@ def test_recordings_are_followed(tmp_path):
 
 def test_what_it_cannot_teach_is_refused():
     task, model = setting()
-    with pytest.raises(RunError, match="no"):
+    with pytest.raises(RunError, match="this task has none"):
         RULES["target_dynamics"](model, make({"task": "adding"}), Config(**SETTINGS))
     with pytest.raises(RunError, match="strength"):
         RULES["target_dynamics"](model, task, Config(**SETTINGS), strength=-1.0)
