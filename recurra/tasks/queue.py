@@ -7,7 +7,8 @@ from recurra.tasks.base import SourceError
 
 
 def check(symbols: int, items: int) -> None:
-    """
+    """Refuse numbers that make no task.
+
     Raises:
         SourceError: there is nothing to tell apart, or nothing to remember.
     """

@@ -23,10 +23,9 @@ class Recordings(Task):
 
     with :math:`U_{ij} \sim N(0, g^2 / n)`, pulses of -1 and 1 for x, and C such that outputs have a size of about 1.
     The teacher of Salatiello and Giese 2020, https://doi.org/10.1007/978-3-030-61609-0_70, in small, as what the rule
-    `target_dynamics` learns from. Rows begin in silence, with a
-    pulse on every input. Targets are the outputs, then the rates of the first
-    `recorded` units; loss and score are the squared error of the outputs alone. Chance is to say 0 always: the outputs'
-    mean square over twenty batches of held-out rows of 64 steps.
+    `target_dynamics` learns from. Rows begin in silence, with a pulse on every input. Targets are the outputs, then the
+    rates of the first `recorded` units; loss and score are the squared error of the outputs alone. Chance is to say 0
+    always: the outputs' mean square over twenty batches of held-out rows of 64 steps.
 
     Args:
         units: of the teacher (n).

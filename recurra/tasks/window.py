@@ -76,6 +76,5 @@ class Window(Task):
         return torch.stack([self.answer(bits, window) for window in range(2, self.longest + 1)], -1)
 
     def _counted(self, outputs: Tensor, batch: Batch) -> tuple[Float[Tensor, "N H 2"], Int[Tensor, "N H"]]:
-        outputs, targets = outputs.unflatten(-1, (-1, 2)).float(), batch.targets
-        scored = torch.arange(targets.shape[1]) >= self.longest - 1 if batch.scored is None else batch.scored[0]
-        return outputs[:, scored].flatten(0, 1), targets[:, scored].flatten(0, 1)
+        assert batch.scored is not None
+        return outputs[batch.scored].unflatten(-1, (-1, 2)).float(), batch.targets[batch.scored]

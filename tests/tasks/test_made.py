@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from tasks.test_signals import LENGTHS, same
 
-from recurra.tasks import TASKS, Batch, SourceError, make
+from recurra.tasks import TASKS, SourceError, make
 from recurra.tasks.draws import in_test, rows, spread
 
-SIGNALS = ("letter_to_sound", "pen_strokes", "spoken_digits", "moving_shapes", "spiral_paths")  # see test_signals
-MADE = [name for name in TASKS if name not in ("text", "series", *SIGNALS)]
+MADE = [name for name in TASKS if name not in ("text", "series", *LENGTHS)]
 made = pytest.mark.parametrize("name", MADE)
 # of the tokens only so many are ever the answer
 ANSWERS = {
@@ -20,11 +20,6 @@ ANSWERS = {
     "graph_reachability": 2,
     "relational_text": 2,
 }
-
-
-def same(one: Batch, other: Batch) -> bool:
-    parts = zip(one, other, strict=True)
-    return all(a is b is None or torch.equal(a, b) for a, b in parts)
 
 
 def whole(inputs):

@@ -11,7 +11,7 @@ import torch
 
 from recurra import Clock
 from recurra.models import MODELS
-from recurra.tasks import TASKS, SourceError, make
+from recurra.tasks import SourceError, make
 from recurra.tasks.draws import in_test
 from recurra.tasks.letter_to_sound import END, GO, dictionary
 from recurra.tasks.pen_strokes import GLYPHS, LETTERS, LONGEST, density
@@ -154,7 +154,7 @@ def test_texts_and_digits_are_divided_by_hash():
         assert (in_test(task.batch(split, 0, 64, 100, 0).targets.numpy()) == (split == "test")).all()
     task = make({"task": "pen_strokes"})
     most = task.batch("train", 0, 64, 200, 0).inputs[:, :4, 0].long()
-    assert (in_test(most.numpy()) == False).all()  # noqa: E712
+    assert not in_test(most.numpy()).any()
 
 
 def test_digits_sound_as_they_are_made():
@@ -223,7 +223,3 @@ def test_spirals_are_spirals_and_the_future_is_not_seen():
     assert torch.allclose(batch.inputs[..., :2][seen], batch.targets[seen], atol=1e-5)
     assert torch.equal(batch.scored, ~seen)
     assert np.isclose(task.chance, float(radius.square().mean() / 2), rtol=0.3)
-
-
-def test_all_of_them_have_rows():
-    assert set(LENGTHS) <= set(TASKS)
