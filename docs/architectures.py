@@ -71,7 +71,8 @@ ROOMS = {
         "Segments with a memory between them",
         "Attention inside a segment, and a state of constant size that is carried from segment to segment: exact "
         "recall of what is near, a summary of the rest. What a segment writes is read from the next one on, and a "
-        "single step costs as much as the open segment is long.",
+        "single step costs as much as the open segment is long. TRC2 alone has no segments: its columns run on, beside "
+        "slots of events that are written late.",
     ),
 }
 
