@@ -87,18 +87,6 @@ def place(layers: list[str], index: int) -> dict[str, int]:
     return {key: value for key, value in facts.items() if key in known}
 
 
-def undecayed_parameters(model: nn.Module) -> set[str]:
-    """Names of the parameters that weight decay must leave alone.
-
-    Vectors (biases, norms, decays, time steps), and the matrices that a part names in its `undecayed`.
-    """
-    names = {name for name, p in model.named_parameters() if p.ndim < 2}
-    for path, module in model.named_modules():
-        names |= {f"{path}.{own}" for own in getattr(module, "undecayed", ())}
-    # a part may name parameters that only some of its forms have
-    return names & {name for name, _ in model.named_parameters()}
-
-
 class GatedMLP(nn.Module):
     """Two projections multiplied, one through SiLU, and a third back: y = W_o (silu(W_g x) * W_v x).
 

@@ -1,12 +1,12 @@
 """What every model has beside its forward: the keywords that made it, and a folder that holds it."""
 
 import inspect
+import os
 from typing import Any, ClassVar
 
 from torch import nn
 
 from recurra.models import folder
-from recurra.models.backbone import undecayed_parameters as _undecayed_parameters
 
 
 class Model(nn.Module):
@@ -30,6 +30,27 @@ class Model(nn.Module):
             object.__setattr__(self, "config", config)
         return self
 
-    undecayed_parameters = _undecayed_parameters
+    def undecayed_parameters(self) -> set[str]:
+        """Names of the parameters that weight decay must leave alone.
+
+        Vectors (biases, norms, decays, time steps), and the matrices that a part names in its `undecayed`.
+        """
+        names = {name for name, p in self.named_parameters() if p.ndim < 2}
+        for path, module in self.named_modules():
+            names |= {f"{path}.{own}" for own in getattr(module, "undecayed", ())}
+        # a part may name parameters that only some of its forms have
+        return names & {name for name, _ in self.named_parameters()}
+
     save_pretrained = folder.save_pretrained
-    from_pretrained = classmethod(folder.from_pretrained)
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str]) -> Any:
+        """The model of this class in a folder.
+
+        Raises:
+            ValueError: with one sentence that says what is wrong with the folder.
+        """
+        model = folder.load(path)
+        if not isinstance(model, cls):
+            raise ValueError(f"{path} holds a {model.name}, not a {cls.name}")
+        return model

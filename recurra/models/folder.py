@@ -103,15 +103,3 @@ def load(folder: str | os.PathLike[str]) -> Any:
     model = model.to(kind)
     load_weights(model, pathlib.Path(folder) / "model.safetensors")
     return model.eval()
-
-
-def from_pretrained(cls: type, folder: str | os.PathLike[str]) -> Any:
-    """The model of this class in a folder.
-
-    Raises:
-        ValueError: with one sentence that says what is wrong with the folder.
-    """
-    model = load(folder)
-    if not isinstance(model, cls):
-        raise ValueError(f"{folder} holds a {model.name}, not a {cls.name}")  # pyright: ignore[reportAttributeAccessIssue]
-    return model

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.models.base import Model
+from recurra.models.pairs import happened
 from recurra.ops.ode import solve, solver
 from recurra.ops.steps import restart
 from recurra.parts.clusters import apart, claim, k_means
@@ -148,15 +149,15 @@ class MixerExperts(Model):
         number, marks, seen = x[..., 0], x[..., 1:2] > 0, x[..., 2:].to(z.dtype)
         if not x.shape[1]:
             return torch.zeros_like(x[..., 2:]), z
-        happened = torch.ones_like(number, dtype=torch.bool) if clock.valid is None else clock.valid
+        live = happened(x, clock)
         time = torch.ones_like(seen[..., 0]) if clock.dt is None else clock.dt.to(z.dtype)
-        time = time.masked_fill(~happened, 0)
-        system = self._known(number.masked_fill(~happened, 0))
+        time = time.masked_fill(~live, 0)
+        system = self._known(number.masked_fill(~live, 0))
         table = self.fields.told(expert, self.contexts)
         moves = [True, *(system[:, 1:] != system[:, :-1]).any(0).tolist()]
         path, layers = [], table
         for t, (one, mark, now, goes, dt) in enumerate(
-            zip(system.unbind(1), marks.unbind(1), seen.unbind(1), happened.split(1, 1), time.split(1, 1), strict=True)
+            zip(system.unbind(1), marks.unbind(1), seen.unbind(1), live.split(1, 1), time.split(1, 1), strict=True)
         ):
             if moves[t]:
                 layers = [(weight.index_select(0, one), bias.index_select(0, one)) for weight, bias in table]

@@ -52,6 +52,8 @@ def test_folders_give_the_same_model_back(kind, tmp_path):
     x = torch.randint(0, 7, (2, 9)) if kind == "classifier" else torch.randn(2, 9, 2)
     again = load(tmp_path)
     assert torch.equal(again(x)[0], model(x)[0]) and again.config == model.config
+    with pytest.raises(ValueError, match=f"holds a {kind}, not a language_model"):
+        MODELS["language_model"].from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("pattern", [*MIXERS, "mamba2*2,sliding_window"])
