@@ -92,11 +92,11 @@ def two_threads():
     torch.set_num_threads(1)
 
 
-# Large enough that two threads do run: small work stays on one. B = 1 splits features, and time where those are few.
+# Large enough that two threads do run: small work stays on one. B = 1 splits features.
 LARGE = {
-    **{f"time-split-{r.name}": lambda r=r: _diag(r, 1, 17_000, 12) for r in (SUM, MIN_MAX, MAX_PLUS, LOG_SUM)},
-    "time-split-complex": lambda: _complex(1, 12_000, 9),
-    "time-split-constant": lambda: _diag(SUM, 1, 17_000, 12, constant=True),
+    **{f"features-few-{r.name}": lambda r=r: _diag(r, 1, 7_000, 30) for r in (SUM, MIN_MAX, MAX_PLUS, LOG_SUM)},
+    "features-complex": lambda: _complex(1, 7_000, 19),
+    "features-constant": lambda: _diag(SUM, 1, 7_000, 30, constant=True),
     "features-split": lambda: _diag(SUM, 1, 1_100, 200),
     "rows-split": lambda: _diag(SUM, 3, 600, 130),
     "outer-head": lambda: _matrix(Outer, 1, 430, 4, 32, 32, "head"),
@@ -119,17 +119,19 @@ def test_threads_change_nothing(name, resets, two_threads):
     want = _run("native", record, state)
     two_threads(2)
     got = _run("native", record, state)
-    _same(got, want)
-    for x, y in zip(got, _run("native", record, state), strict=True):
-        assert torch.equal(x, y), "the same call gives other numbers"
+    if name == "selective":  # its sums over channels are cut where the threads' shares are
+        _same(got, want)
+        want = _run("native", record, state)
+    for x, y in zip(got, want, strict=True):
+        assert torch.equal(x, y)
 
 
 @needs_compiler
 @pytest.mark.parametrize("ring", [SUM, MIN_MAX, MAX_PLUS, LOG_SUM], ids=lambda r: r.name)
-def test_a_reset_forgets_nan_where_time_is_split(ring, two_threads):
-    record, state = _diag(ring, 1, 17_000, 12)
+def test_a_reset_forgets_nan_where_features_are_split(ring, two_threads):
+    record, state = _diag(ring, 1, 7_000, 30)
     record.drive[:, :100] = torch.nan
-    reset = torch.zeros(1, 17_000, dtype=torch.bool)
+    reset = torch.zeros(1, 7_000, dtype=torch.bool)
     reset[:, 100] = True
     two_threads(2)
     read, last = _run("native", record._replace(reset=reset), state, gradients=False)

@@ -3,7 +3,6 @@
  * Rows of D features, in order; a block of time is a task, since nothing is carried but inputs. A row's steps may end
  * before T: those after did not happen. */
 #include "common.h"
-#include <omp.h>
 #define ROWS 64
 #define MOST 16
 
@@ -126,31 +125,30 @@ I conv_backward(const Backward *f, I fields) {
     const Conv *z = &f->z;
     I B = z->B, T = z->T, D = z->D, J = z->J, wide = up(D), size = (J + 1) * wide, blocks = (T + ROWS - 1) / ROWS, failed = 0;
     I threads = enough(B * T * D, f->threads);
-    /* sums of each thread, added in order: the same numbers every time */
-    REAL *w = taps(z, wide), *sums = calloc(threads * size, sizeof(REAL));
+    /* sums of each block, added in order: the same numbers every time */
+    REAL *w = taps(z, wide), *sums = calloc(B * blocks * size, sizeof(REAL));
     if (!w || !sums) threads = 0, failed = 1;
     #pragma omp parallel num_threads(threads ? threads : 1) if (threads)
     {
         unsigned old = flush_on();
-        REAL *dz = threads ? malloc(((ROWS + MOST) * wide + size) * sizeof(REAL)) : 0, *near = dz + (ROWS + MOST) * wide;
+        REAL *dz = threads ? malloc((ROWS + MOST) * wide * sizeof(REAL)) : 0;
         if (!dz) failed = 1;
         #pragma omp for schedule(static)
         for (I task = 0; task < B * blocks; task++) {
             if (!dz) continue;
             I b = task / blocks, from = task % blocks * ROWS, to = from + ROWS < T ? from + ROWS : T, n = count(z, b);
             I last = to + J - 1 < n ? to + J - 1 : n;
-            REAL *far = sums + omp_get_thread_num() * size;
-            memset(near, 0, size * sizeof(REAL));
+            REAL *near = sums + task * size;
             if (J == 4) back(f, w, dz, near, b, from, to, last, 4, wide); else back(f, w, dz, near, b, from, to, last, J, wide);
-            for (I c = 0; c < size; c += W) put(far + c, get(far + c) + get(near + c));
             gather(f, w, dz, b, from, to, last, wide);
         }
         free(dz);
         flush_off(old);
     }
+    for (I i = 1; !failed && i < B * blocks; i++)
+        for (I c = 0; c < size; c += W) put(sums + c, get(sums + c) + get(sums + i * size + c));
     for (I c = 0; !failed && c < D; c++) for (I j = 0; j <= J; j++) {
-        REAL s = 0;
-        for (I i = 0; i < threads; i++) s += sums[i * size + j * wide + c];
+        REAL s = sums[j * wide + c];
         if (j < J) f->dw[c * J + j] = s; else if (f->dbias) f->dbias[c] = s;
     }
     free(w), free(sums);

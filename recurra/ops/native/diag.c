@@ -2,9 +2,8 @@
  *
  * Memory decides: two arrays in, one out. Whole rows are walked, so that memory is read in order; the state row stays
  * in L1. Large results are written around the cache (no read for ownership), small ones into it. When B rows are too
- * few for the threads, features are split, then time: each block of time but the last is first reduced to one map. */
+ * few for the threads, features are shared out; time never is, so a number is the same whoever computes it. */
 #include "common.h"
-#include <omp.h>
 enum { SUM, COMPLEX, MIN_MAX, MAX_PLUS, LOG_SUM };
 
 typedef struct {
@@ -47,17 +46,12 @@ INLINE vec plus(int ring, vec x, vec y) {
 }
 INLINE vec apply(int ring, vec a, vec h, vec b) { return plus(ring, times(ring, a, h), b); }
 INLINE REAL start(int ring) { return ring >= MAX_PLUS ? -INFINITY : 0; }
-INLINE vec zero(int ring) { return all(ring <= COMPLEX ? 0 : -INFINITY); }
-INLINE vec one(int ring) {
-    if (ring == COMPLEX) return (vec){1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0};
-    return all(ring == SUM ? 1 : ring == MIN_MAX ? INFINITY : 0);
-}
 
 /* a result (B, T, D) */
 typedef struct { void *x; I type; } Out;
 
-/* a task: steps from..to of features lo..hi of row b */
-typedef struct { I b, from, to, lo, hi; const uint8_t *reset; } Piece;
+/* a task: features lo..hi of row b */
+typedef struct { I b, lo, hi; const uint8_t *reset; } Piece;
 
 /* numbers lo..hi of a row: where they lie, or copied wide into `space` */
 static __attribute__((noinline)) const REAL *widen(At x, I lo, I hi, REAL *space) {
@@ -71,10 +65,10 @@ static __attribute__((noinline)) void narrow(At x, I lo, I hi, const REAL *space
 }
 INLINE At step_of(Out x, const Diag *z, I b, I t) { return (At){(char *)x.x + (b * z->T + t) * z->D * bytes(x.type), z->D, x.type}; }
 
-/* walk a piece; h is the state row, in and out. `read` is narrow; `out` is not, and is there where a backward will need it. */
+/* h is the state row, in and out. `read` is narrow; `out` is not, and is there where a backward will need it. */
 INLINE void walk(int ring, int around, const Diag *z, Piece p, REAL *h, REAL *out, Out read, REAL *space) {
     I D = z->D, hi = p.hi, whole = p.lo + (hi - p.lo) / W * W;
-    for (I t = p.from; t < p.to; t++) {
+    for (I t = 0; t < z->T; t++) {
         const REAL *a = wide(at(z->a, p.b, t, 0), p.lo, hi, space), *b = wide(at(z->b, p.b, t, 0), p.lo, hi, space + up(D));
         REAL *o = out ? out + (p.b * z->T + t) * D : space + 2 * up(D);
         if (p.reset && p.reset[t]) for (I c = p.lo; c < hi; c++) h[c] = start(ring);
@@ -95,7 +89,7 @@ INLINE void walk(int ring, int around, const Diag *z, Piece p, REAL *h, REAL *ou
 INLINE void walk_few(const int U, int around, const Diag *z, Piece p, REAL *h, REAL *out) {
     vec s[4];
     UNROLL for (int u = 0; u < U; u++) s[u] = get(h + p.lo + u * W);
-    for (I t = p.from; t < p.to; t++) {
+    for (I t = 0; t < z->T; t++) {
         const REAL *a = (const REAL *)at(z->a, p.b, t, 0).x + p.lo, *b = (const REAL *)at(z->b, p.b, t, 0).x + p.lo;
         REAL *o = out + (p.b * z->T + t) * z->D + p.lo;
         const int fresh = p.reset && p.reset[t];
@@ -106,21 +100,6 @@ INLINE void walk_few(const int U, int around, const Diag *z, Piece p, REAL *h, R
     }
     UNROLL for (int u = 0; u < U; u++) put(h + p.lo + u * W, s[u]);
 }
-/* the map of a piece, h -> m (x) h (+) e; after a reset e alone counts */
-INLINE void reduce(int ring, const Diag *z, Piece p, REAL *m, REAL *e) {
-    for (I c = p.lo; c < p.hi; c += W) {
-        I some = p.hi - c;
-        vec x = one(ring), y = zero(ring);
-        for (I t = p.from; t < p.to; t++) {
-            REAL space[2 * W];
-            vec a = get_some(wide(plus_columns(at(z->a, p.b, t, 0), c), 0, some, space), some);
-            vec b = get_some(wide(plus_columns(at(z->b, p.b, t, 0), c), 0, some, space + W), some);
-            if (p.reset && p.reset[t]) y = all(start(ring));
-            y = apply(ring, a, y, b), x = times(ring, a, x);
-        }
-        put_some(m + c, x, some), put_some(e + c, y, some);
-    }
-}
 
 /* RUN(ring) with a constant for each ring, so that each gets a loop of its own */
 #define EACH(RUN) switch (z->ring) { case SUM: RUN(SUM); break; case COMPLEX: RUN(COMPLEX); break; \
@@ -128,85 +107,31 @@ INLINE void reduce(int ring, const Diag *z, Piece p, REAL *m, REAL *e) {
 
 static void walk_any(const Diag *z, int around, Piece p, REAL *h, REAL *out, Out read, REAL *space) {
     I few = z->ring == SUM && z->a.type == WIDE && z->b.type == WIDE ? p.hi - p.lo : 0;
-    if (few == W) { if (around) walk_few(1, 1, z, p, h, out); else walk_few(1, 0, z, p, h, out); return; }
-    if (few == 4 * W) { if (around) walk_few(4, 1, z, p, h, out); else walk_few(4, 0, z, p, h, out); return; }
+    #define FEW(U) if (few == U * W) { if (around) walk_few(U, 1, z, p, h, out); else walk_few(U, 0, z, p, h, out); return; }
+    FEW(1) FEW(2) FEW(3) FEW(4)
     #define RUN(ring) if (around) walk(ring, 1, z, p, h, out, read, space); else walk(ring, 0, z, p, h, out, read, space)
     EACH(RUN)
     #undef RUN
 }
-static void reduce_any(const Diag *z, Piece p, REAL *m, REAL *e) {
-    #define RUN(ring) reduce(ring, z, p, m, e)
-    EACH(RUN)
-    #undef RUN
-}
-static void apply_any(const Diag *z, REAL *y, const REAL *m, const REAL *h, const REAL *e) {
-    #define RUN(ring) for (I c = 0; c < z->D; c += W) { I some = z->D - c; \
-        put_some(y + c, apply(ring, get_some(m + c, some), get_some(h + c, some), get_some(e + c, some)), some); }
-    EACH(RUN)
-    #undef RUN
-}
 
-/* features in one piece: all of them, or fewer (a multiple of 64 numbers) when there are fewer rows than threads */
+/* features of a task: all of a row's, or fewer, in whole lines of the cache, when there are fewer rows than threads */
 static I width(I B, I D, I threads) {
-    I pieces = (threads + B - 1) / B, size = (D + pieces - 1) / pieces;
-    return size < 4 * W ? (4 * W < D ? 4 * W : D) : (size + 4 * W - 1) / (4 * W) * (4 * W);
+    I pieces = (threads + B - 1) / B;
+    return pieces == 1 ? D : up((D + pieces - 1) / pieces);
 }
-static int any(const uint8_t *x, I from, I to) {
-    for (I t = from; x && t < to; t++) if (x[t]) return 1;
-    return 0;
-}
-/* piece number `task` where a row is cut into `blocks` of time, each into `across` pieces of `wide` features */
-static Piece piece(const Diag *z, I task, I across, I wide, I blocks) {
-    I r = task / across, b = r / blocks, lo = task % across * wide, k = r % blocks;
-    return (Piece){b, z->T * k / blocks, z->T * (k + 1) / blocks, lo, lo + wide < z->D ? lo + wide : z->D,
-                   z->reset ? z->reset + b * z->T : 0};
+static Piece piece(const Diag *z, I task, I across, I wide) {
+    I b = task / across, lo = task % across * wide;
+    return (Piece){b, lo, lo + wide < z->D ? lo + wide : z->D, z->reset ? z->reset + b * z->T : 0};
 }
 
 /* out: what a backward needs, NULL where none follows and `read` is narrow; read: NULL where it is `out` */
 typedef struct { Diag z; REAL *last, *out; Out read; I threads; } Forward;
 
-/* few rows of few features: the blocks of a row become maps, the maps give each block its first state, all walk */
-static I split(const Forward *f, I blocks, I across, I wide, int around, I threads) {
-    const Diag *z = &f->z;
-    I D = z->D, n = z->B * blocks;
-    REAL *m = malloc((3 * n * D + 3 * threads * up(D)) * sizeof(REAL)), *e = m + n * D, *h = e + n * D, *spaces = h + n * D;
-    if (!m) return 1;
-    #pragma omp parallel num_threads(threads)
-    {
-        unsigned old = flush_on();
-        #pragma omp for
-        for (I task = 0; task < n * across; task++) {
-            I r = task / across;
-            if (r % blocks < blocks - 1) reduce_any(z, piece(z, task, across, wide, blocks), m + r * D, e + r * D);
-        }
-        #pragma omp single
-        for (I r = 0; r < n; r++) {
-            Piece p = piece(z, (r - 1) * across, across, wide, blocks);
-            if (r % blocks == 0) memcpy(h + r * D, z->first + r / blocks * D, D * sizeof(REAL));
-            else if (any(p.reset, p.from, p.to)) memcpy(h + r * D, e + (r - 1) * D, D * sizeof(REAL));
-            else apply_any(z, h + r * D, m + (r - 1) * D, h + (r - 1) * D, e + (r - 1) * D);
-        }
-        #pragma omp for
-        for (I task = 0; task < n * across; task++) {
-            I r = task / across;
-            Piece p = piece(z, task, across, wide, blocks);
-            walk_any(z, around, p, h + r * D, f->out, f->read, spaces + omp_get_thread_num() * 3 * up(D));
-            if (r % blocks == blocks - 1) memcpy(f->last + p.b * D + p.lo, h + r * D + p.lo, (p.hi - p.lo) * sizeof(REAL));
-        }
-        flush_off(old);
-    }
-    free(m);
-    return 0;
-}
-
 I diag_forward(const Forward *f, I n) {
     CHECK(f, n)
     const Diag *z = &f->z;
-    I B = z->B, T = z->T, D = z->D, threads = enough(B * T * D, f->threads);
-    I wide = width(B, D, threads), across = (D + wide - 1) / wide;
-    I blocks = B * across >= threads || T < 256 ? 1 : threads / (B * across);
+    I B = z->B, D = z->D, threads = enough(B * z->T * D, f->threads), wide = width(B, D, threads), across = (D + wide - 1) / wide;
     int around = f->out && z->around && D % W == 0 && (uintptr_t)f->out % 64 == 0, failed = 0;
-    if (blocks > 1) return split(f, blocks, across, wide, around, threads);
     #pragma omp parallel num_threads(threads)
     {
         unsigned old = flush_on();
@@ -215,7 +140,7 @@ I diag_forward(const Forward *f, I n) {
         #pragma omp for schedule(dynamic)
         for (I task = 0; task < B * across; task++) {
             if (!space) continue;
-            Piece p = piece(z, task, across, wide, 1);
+            Piece p = piece(z, task, across, wide);
             REAL *h = f->last + p.b * D;
             memcpy(h + p.lo, z->first + p.b * D + p.lo, (p.hi - p.lo) * sizeof(REAL));
             walk_any(z, around, p, h, f->out, f->read, space);
@@ -294,7 +219,7 @@ I diag_backward(const Backward *f, I n) {
         if (!part) failed = 1;
         #pragma omp for schedule(dynamic)
         for (I task = 0; task < B * across; task++)
-            if (part) back_any(f, around, piece(z, task, across, wide, 1), part);
+            if (part) back_any(f, around, piece(z, task, across, wide), part);
         free(part);
         flush_off(old);
     }
