@@ -89,8 +89,6 @@ class Config:
             raise RunError(f"betas are {self.betas}: each must be at least 0 and less than 1")
         if self.endless and not self.tbptt:
             raise RunError("endless carries the state on for ever: it needs tbptt")
-        if self.endless and self.rule == "curriculum":
-            raise RunError("a curriculum asks for its own rows again and again: it cannot be endless")
         if self.mask is None and self.mask_arguments:
             raise RunError(f"no mask is named, and {', '.join(self.mask_arguments)} would be its keyword")
         if self.precision not in PRECISIONS:

@@ -98,8 +98,12 @@ def test_a_run_that_died_before_its_result_has_its_last_score(tmp_path):
 def test_without_a_carried_state_there_is_no_stream():
     with pytest.raises(RunError, match="needs tbptt"):
         config(tbptt=False)
+
+
+def test_a_curriculum_cannot_be_endless(tmp_path):
     with pytest.raises(RunError, match="a curriculum asks for its own rows"):
-        Config(source="window_parity", steps=4, tbptt=True, endless=True, rule="curriculum")
+        train(config(source="window_parity", rule="curriculum"), tmp_path / "run", progress=Quiet())
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command(tmp_path):

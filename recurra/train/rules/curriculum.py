@@ -32,13 +32,15 @@ class Curriculum(LearningRule):
         bar: of accuracy.
 
     Raises:
-        RunError: the task has no heads, or an argument is out of range.
+        RunError: the task has no heads, the run is endless, or an argument is out of range.
     """
 
     def __init__(self, model: Any, task: Task, config: Config, *, keep: int = 0, bar: float = 0.98) -> None:
         super().__init__(model, task, config)
         if not hasattr(task, "heads"):
             raise RunError("a curriculum needs a task with heads, such as window_parity or delayed_match")
+        if config.endless:
+            raise RunError("a curriculum asks for its own rows again and again: it cannot be endless")
         if keep < 0 or not 0 < bar < 1:
             raise RunError(f"the curriculum has keep {keep} and bar {bar}: keep is at least 0, bar between 0 and 1")
         self.keep, self.bar, self.task = keep, bar, task
