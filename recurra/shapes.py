@@ -22,6 +22,11 @@ def wide(*tensors: Tensor | None) -> torch.dtype:
     return torch.float64 if double else torch.float32
 
 
+def state_zeros(like: Tensor, *shape: int) -> Tensor:
+    """Zeros for a state: on the device of `like`, which is a parameter, in its wide type."""
+    return torch.zeros(shape, dtype=wide(like), device=like.device)
+
+
 def widen(x: Tensor, real: torch.dtype) -> Tensor:
     """`x` in `real`, or in the complex type of that precision; whole numbers are left alone."""
     if not (x.is_floating_point() or x.is_complex()):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from recurra.clock import Clock
-from recurra.shapes import Float, State, Tensor, wide
+from recurra.shapes import Float, State, Tensor, state_zeros
 
 
 class Mixer(nn.Module, abc.ABC):
@@ -92,8 +92,7 @@ class Mixer(nn.Module, abc.ABC):
 
     def zeros(self, *shape: int) -> Float[Tensor, "..."]:
         """Zeros for a state: on the parameters' device, in float32 or, if they are, float64."""
-        like = next(self.parameters())
-        return torch.zeros(shape, dtype=wide(like), device=like.device)
+        return state_zeros(next(self.parameters()), *shape)
 
     def _check(self, x: Tensor, clock: Clock) -> None:
         for part in (clock.reset, clock.valid, clock.dt):

@@ -9,7 +9,7 @@ from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.ops import Cell, Rule, Scan
 from recurra.parts.init import glorot
-from recurra.shapes import Float, Tensor, wide
+from recurra.shapes import Float, Tensor, state_zeros
 
 
 def part(module: nn.Module, name: str) -> Any:
@@ -58,7 +58,7 @@ class DenseCell(nn.Module):
         """All zero: what is read, `(B, M)`, then the rule's other vectors, `(B, N)`."""
         units, read = self.weight.shape[2:]
         sizes = (read, *(units for _ in range(self.rule.state - 1)))
-        return tuple(torch.zeros(batch, n, dtype=wide(self.weight), device=self.weight.device) for n in sizes)
+        return tuple(state_zeros(self.weight, batch, n) for n in sizes)
 
     def forward(
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B _"], ...], clock: Clock | None

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.ops import Cell, Rule, Scan
 from recurra.parts.norms import unit
-from recurra.shapes import Float, Tensor, wide
+from recurra.shapes import Float, Tensor, state_zeros
 
 # added to squares of lengths, so that an empty slot is like nothing and has a gradient
 REST = 1e-6
@@ -88,8 +88,7 @@ class Controller(nn.Module):
 
     def initial_state(self, batch: int) -> Any:
         """Nothing heard, nothing held: zeros."""
-        like = self.recurrent
-        return tuple(torch.zeros(batch, size, dtype=wide(like), device=like.device) for size in self.sizes)
+        return tuple(state_zeros(self.recurrent, batch, size) for size in self.sizes)
 
     def forward(self, x: Float[Tensor, "B T D"], state: Any, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], Any]:
         says = F.pad(self.interface.weight, (0, self.sizes[2]))

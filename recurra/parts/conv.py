@@ -5,7 +5,7 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.ops import Scan, ShortConv
-from recurra.shapes import Float, Tensor, wide
+from recurra.shapes import Float, Tensor, state_zeros
 
 
 class ShortConvolution(nn.Module):
@@ -29,7 +29,7 @@ class ShortConvolution(nn.Module):
     def initial_state(self, batch: int) -> Float[Tensor, "B J D"]:
         """No inputs yet: zeros."""
         width, size = self.weight.shape
-        return torch.zeros(batch, size - 1, width, dtype=wide(self.weight), device=self.weight.device)
+        return state_zeros(self.weight, batch, size - 1, width)
 
     def forward(
         self, x: Float[Tensor, "B T D"], state: Float[Tensor, "B J D"], clock: Clock | None

@@ -7,7 +7,7 @@ from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.ops import Cell, Rule, Scan
 from recurra.parts.init import glorot
-from recurra.shapes import Float, Tensor, wide
+from recurra.shapes import Float, Tensor, state_zeros
 
 
 class DiagonalCell(nn.Module):
@@ -38,8 +38,7 @@ class DiagonalCell(nn.Module):
 
     def initial_state(self, batch: int) -> tuple[Float[Tensor, "B N"], ...]:
         """All zero."""
-        units, like = self.weight.shape[1], self.weight
-        return tuple(torch.zeros(batch, units, dtype=wide(like), device=like.device) for _ in range(self.rule.state))
+        return tuple(state_zeros(self.weight, batch, self.weight.shape[1]) for _ in range(self.rule.state))
 
     def forward(
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B N"], ...], clock: Clock | None

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from recurra.ops import ShortConv, StateSpace
-from recurra.shapes import Float, Inexact, Tensor, wide
+from recurra.shapes import Float, Inexact, Tensor, state_zeros, wide
 
 Records = list[Callable[[Tensor], Any]]
 
@@ -49,8 +49,7 @@ class ImplicitFilters(nn.Module):
     def initial_state(self, batch: int) -> tuple[Float[Tensor, "B J D"], ...]:
         """No inputs yet: the last L - 1 of every filter's, zeros."""
         width, past = self.last.out_features // self.count, self.length - 1
-        like = self.last.weight
-        return tuple(torch.zeros(batch, past, width, dtype=wide(like), device=like.device) for _ in range(self.count))
+        return tuple(state_zeros(self.last.weight, batch, past, width) for _ in range(self.count))
 
     def kernels(self) -> Float[Tensor, "I D L"]:
         """All taps of every filter, the present input's first."""

@@ -10,7 +10,7 @@ from recurra.ops.graph import links
 from recurra.parts.init import small_
 from recurra.parts.marks import Marks
 from recurra.parts.norms import RMSNorm
-from recurra.shapes import Float, Int, Tensor, wide
+from recurra.shapes import Float, Int, Tensor, state_zeros, wide
 
 
 class GraphPLSTM(nn.Module):
@@ -53,8 +53,8 @@ class GraphPLSTM(nn.Module):
 
     def initial_state(self, batch: int, edges: int) -> Float[Tensor, "B E H K V"]:
         """Nothing on any edge."""
-        heads, size, like = self.marks.heads, self.marks.size, self.out.weight
-        return torch.zeros(batch, edges, heads, size, size, dtype=wide(like), device=like.device)
+        heads, size = self.marks.heads, self.marks.size
+        return state_zeros(self.out.weight, batch, edges, heads, size, size)
 
     def forward(
         self,

@@ -10,7 +10,7 @@ from recurra.ops import Grid, Scan
 from recurra.parts.init import small_
 from recurra.parts.marks import Marks, transition
 from recurra.parts.norms import RMSNorm
-from recurra.shapes import Float, Tensor, wide
+from recurra.shapes import Float, Tensor, state_zeros, wide
 
 Edges = tuple[Float[Tensor, "B Y H K V"], Float[Tensor, "B X H K V"]]
 
@@ -65,10 +65,7 @@ class PlanePLSTM(nn.Module):
     def initial_state(self, batch: int, columns: int, rows: int) -> tuple[Edges, ...]:
         """Nothing enters, from any direction."""
         heads, size = self.marks.heads, self.marks.size
-        like = self.out.weight
-        left, top = (
-            torch.zeros(batch, n, heads, size, size, dtype=wide(like), device=like.device) for n in (rows, columns)
-        )
+        left, top = (state_zeros(self.out.weight, batch, n, heads, size, size) for n in (rows, columns))
         return ((left, top),) * len(self.flips)
 
     def forward(
