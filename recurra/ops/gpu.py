@@ -1,8 +1,8 @@
 """The one door to Triton: whether its kernels can run here, and how a plain function becomes one.
 
 Importing this imports no Triton. A kernel is a plain function that speaks of `tl`; the first call that wants it binds
-the name and compiles. With TRITON_INTERPRET=1 in the environment
-before Triton's first import, its interpreter runs the same functions on a CPU, slowly: so they are tested anywhere.
+the name and compiles. With TRITON_INTERPRET=1 in the environment before Triton's first import, its interpreter runs the
+same functions on a CPU, slowly: so they are tested anywhere.
 """
 
 import functools

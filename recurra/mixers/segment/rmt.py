@@ -26,8 +26,8 @@ class RMT(Mixer):
 
     where j runs over segment s, attention is a softmax over keys of every head, scaled by :math:`1/\sqrt K`, and
     positions are rotations by the place in the segment, 0 for the first step and for memory tokens. :math:`m_0` is
-    learned. Bulatov et
-    al. 2022, https://arxiv.org/abs/2207.06881, its decoder: tokens read at the front, written at the back.
+    learned. Bulatov et al. 2022, https://arxiv.org/abs/2207.06881, its decoder: tokens read at the front, written at
+    the back.
 
     Unlike the paper, the memory belongs to each layer and not to the whole network, so that the layer is recurrent by
     itself, and what a memory token has in it passes this layer's own feed-forward net. The written tokens are computed
