@@ -57,13 +57,15 @@ def scan(record: Descent, state: DescentState) -> tuple[Tensor, DescentState]:
     vectors += [] if record.threshold is None else [record.threshold]
     query, key, value, *threshold = (x.unbind(0) for x in _by_chunk(plan, vectors))
     shares = _shares(record, plan)
-    reads, whole = [], plan.complete.all(0).tolist()
+    reads, weights, whole = [], None, plan.complete.all(0).tolist()
     for n in range(len(query)):
         if plan.begins is not None:
-            state = begin(record.initial, plan.begins[:, n], state)
+            state, weights = begin(record.initial, plan.begins[:, n], state), None
         ends = None if whole[n] else plan.complete[:, n]
         limit = threshold[0][n] if threshold else None
-        read, state = _chunk(record, shares.chunk(n), state, ends, query[n], key[n], value[n], limit, first=n == 0)
+        read, state, weights = _chunk(
+            record, shares.chunk(n), state, weights, ends, query[n], key[n], value[n], limit, first=n == 0
+        )
         reads.append(read)
     read = torch.stack(reads, 1).transpose(2, 3)
     return plan.scatter(read), (*state[:3], plan.position, *state[4:])
@@ -103,17 +105,23 @@ def _chunk(
     record: Descent,
     shares: Shares,
     state: DescentState,
+    weights: list[Tensor] | None,
     ends: Tensor | None,
     query: Float[Tensor, "B H C K"],
     key: Float[Tensor, "B H C K"],
     value: Float[Tensor, "B H C V"],
     threshold: Tensor | None,
     first: bool,
-) -> tuple[Tensor, DescentState]:
-    """What a chunk reads, and the state after it. `ends`: the rows whose chunk is whole, None for all of them."""
+) -> tuple[Tensor, DescentState, list[Tensor] | None]:
+    """What a chunk reads, the state after it and, if all rows are then at a chunk's start, the weights there.
+
+    `weights`: those that the chunk before gave; None where a row's chunk may have begun earlier, or anew. `ends`: the
+    rows whose chunk is whole, None for all of them.
+    """
     start, moved, kept, position, *momentum = state
     net, norm, tau = record.net, record.norm, record.scale
-    weights = record.weights(start)
+    begun = weights is None
+    weights = record.weights(start) if weights is None else weights
     entering, backs = net.gradients(weights, key, value, norm, record.power, threshold)
     # what holds weights, and how much of it is in those of every step
     held = [(shares.kept * kept[..., None], weights)]
@@ -131,21 +139,24 @@ def _chunk(
         x = net.between(z) if layer < len(backs) - 1 else z
     read = net.answer(query, x, norm)
 
-    moved = shares.kept[..., -1:] * moved - _written(entering, backs, shares.pairs[..., -1, :])
+    written = _written(entering, backs, -shares.pairs[..., -1, :])
+    # X is zero where all rows are at a chunk's start
+    moved = shares.kept[..., -1:] * moved + written if begun else written
     if shares.momentum is not None:
         own = shares.momentum
         moved = moved + own.moved[..., -1:] * momentum[0]
-        momentum = [own.kept[..., None] * momentum[0] - _written(entering, backs, own.written)]
+        momentum = [own.kept[..., None] * momentum[0] + _written(entering, backs, -own.written)]
     kept = shares.kept[..., -1] * kept
     dual = record.settled(kept[..., None] * start + (moved if tau is None else tau[-1] * moved))
+    after = record.weights(dual)
     if record.mirror is not None:
         # the chunk's last slot: empty, and read by no one, where the chunk is not whole
-        whole = net.forward(record.weights(dual), query[..., -1:, :], norm)
+        whole = net.forward(after, query[..., -1:, :], norm)
         read = torch.cat([read[..., :-1, :], whole], -2)
     if ends is None:
-        return read, (dual, torch.zeros_like(moved), torch.ones_like(kept), position, *momentum)
+        return read, (dual, torch.zeros_like(moved), torch.ones_like(kept), position, *momentum), after
     start = keep(ends, dual, start)
-    return read, (start, restart(ends, moved), restart(ends, kept, 1.0), position, *momentum)
+    return read, (start, restart(ends, moved), restart(ends, kept, 1.0), position, *momentum), None
 
 
 def _written(entering: list[Tensor], backs: list[Tensor], share: Float[Tensor, "B H C"]) -> Float[Tensor, "B H P"]:

@@ -59,8 +59,8 @@ def _normed(dual: Float[Tensor, "*B I O"], q: float) -> Float[Tensor, "*B I O"]:
 def _shares(dual: Float[Tensor, "*B I O"]) -> Float[Tensor, "*B I O"]:
     # a softmax is rounded by what it divides by, for all inputs of an output alike, and an answer adds that up; so
     # what is divided by is said as a logarithm and one step of Newton nearer to where the mean is 1
-    near = dual.detach().logsumexp(-2, keepdim=True) - math.log(dual.shape[-2])
-    return (dual - near - (dual - near).expm1().mean(-2, keepdim=True).log1p()).exp()
+    log = dual - (dual.detach().logsumexp(-2, keepdim=True) - math.log(dual.shape[-2]))
+    return (log - log.expm1().mean(-2, keepdim=True).log1p()).exp()
 
 
 def _centred(dual: Float[Tensor, "*B I O"]) -> Float[Tensor, "*B I O"]:
