@@ -22,7 +22,7 @@ OWN = {
     "latent_ode": dict(inputs=4),
     "hypernetwork": dict(inputs=4, outputs=2, tasks=3),
 }
-STREAMS = ["seq2seq", "bahdanau", "handwriting", "lrcn", "latent_ode", "hypernetwork"]
+STREAMS = [name for name in OWN if MODELS[name].streams]
 # the steps of `row` after which a row may be cut, where not all are
 WHOLE = {"bahdanau": 6, "latent_ode": 6}
 every = pytest.mark.parametrize("name", OWN)
