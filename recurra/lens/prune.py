@@ -96,7 +96,7 @@ def silenced(model: Any, path: str, keep: Bool[Tensor, " N"]) -> Any:
     """A copy in which all other units of a cell say nothing, ever: their weights, in and out, are zero."""
     model = copy.deepcopy(model)
     cell = cell_at(model, path)
-    gates = len(cell.bias) // len(keep)
+    keep, gates = keep.to(cell.weight.device), len(cell.bias) // len(keep)
     cell.input_weight.mul_(keep.repeat(gates)[:, None])
     cell.bias.mul_(keep.repeat(gates))
     cell.weight.mul_(keep[:, None] & keep)
