@@ -9,6 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from recurra.mixers import MIXERS
+from recurra.ops.scan import use
 from recurra.parts.masks import Mask, erdos_renyi, matrices, modular, reaching, scattered, uniform
 
 OPTIMISERS = {
@@ -99,6 +100,8 @@ def test_a_masked_mixer_is_a_mixer_and_its_copy_and_its_file_are_as_sparse(name)
         y, state = mixer(piece, state)
         pieces.append(y)
     assert_close(torch.cat(pieces, 1), whole)
+    with use("loop"):
+        assert_close(mixer(x)[0], whole)
     other = MIXERS[name](8)
     other.load_state_dict(mixer.state_dict())
     assert_close(other(x)[0], whole, rtol=0, atol=0)
