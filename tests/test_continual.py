@@ -27,7 +27,11 @@ def printed(module, monkeypatch, capsys, *words):
     ("name", "small", "words"),
     [
         ("few_shot_continual", {"SHOTS": 2, "HELD_OUT": 2, "NEW": 1}, ["--tasks", "2", "--steps", "1", "--seeds", "1"]),
-        ("families_of_systems", {"ROWS": 1, "HELD_OUT": 1, "NEW": 1, "LENGTH": 5}, ["--steps", "1", "--seeds", "1"]),
+        (
+            "families_of_systems",
+            {"KNOWN": 2, "NEW": 1, "ROWS": 1, "HELD_OUT": 1, "LENGTH": 5, "BATCHES": 1},
+            ["--steps", "1", "--seeds", "1"],
+        ),
     ],
 )
 def test_it_trains_and_its_page_has_a_row_for_each_arm(name, small, words, monkeypatch, capsys):
