@@ -46,8 +46,15 @@ def turns(
 def rotate(
     x: Float[Tensor, "... K"], cosine: Float[Tensor, "... P"], sine: Float[Tensor, "... P"]
 ) -> Float[Tensor, "... K"]:
-    """`x` with each pair of neighbours (2i, 2i+1) turned by its angle, in the wide type."""
+    """`x` with each pair of neighbours (2i, 2i+1) turned by its angle, in the wide type.
+
+    As a product of complex numbers: one pass over `x`, where the four real products and their sums take seven.
+    """
     real = wide(x)
-    cosine, sine = cosine.to(real), sine.to(real)
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([even * cosine - odd * sine, odd * cosine + even * sine], -1).flatten(-2)
+    cosine, sine, pairs = cosine.to(real), sine.to(real), x.to(real).unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():
+        # a compiler makes one pass of real products, and has no complex ones
+        even, odd = pairs.unbind(-1)
+        return torch.stack([even * cosine - odd * sine, odd * cosine + even * sine], -1).flatten(-2)
+    turn = torch.complex(cosine, sine)
+    return torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * turn).flatten(-2)
