@@ -1,5 +1,6 @@
 """Models of one size: the width at which an architecture has as many parameters as another."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def solve_width(name: str, arguments: dict[str, Any], budget: int) -> dict[str, 
         low, high = (middle, high) if at(middle) < budget else (low, middle)
     width = min((low, high), key=lambda w: abs(at(w) - budget))
     solved = {**fixed, "width": width}
-    if fixed.get("hidden") is None:
+    if "hidden" in inspect.signature(build).parameters and fixed.get("hidden") is None:
         empty, one = (size(build, {**solved, "hidden": h}) for h in (0, STEP))
         per = size(build, {**solved, "hidden": 2 * STEP}) - one
         hidden = STEP * max(1, round(1 + (budget - one) / per)) if one < budget else STEP

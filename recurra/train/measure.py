@@ -11,7 +11,7 @@ WARM, STEPS = 20, 200
 
 def step_microseconds(model: Any) -> float | None:
     """The median time of a single step at batch 1, with the state handed from step to step; None: it cannot stream."""
-    if not getattr(model, "streams", True):
+    if not model.streams:
         return None
     x = one_step(model)
     threads = torch.get_num_threads()

@@ -20,7 +20,7 @@ BY_LOOP = ("hippo", "lmu", "fast_weights_rnn")
 BY_LOOP += ("ntm", "dnc", "ltc", "conv_lstm", "neural_ode", "ode_rnn", "gru_d", "neural_cde")
 # these go segment by segment: at 65,536 steps, twice each, their errors are at most 6e-7, 6e-7, 4e-7 and 2e-5
 BY_LOOP += ("rmt", "armt", "block_recurrent", "temporal_latent_bottleneck")
-# and these chunk by chunk: 3e-5, 8e-6, 2e-6, 2e-5, 2e-6 and 2e-4; but 5e-2 of moneta, at single steps (half of all are
+# and these chunk by chunk: 3e-5, 8e-6, 2e-6, 2e-5, 2e-6 and 2e-5; but 5e-2 of moneta, at single steps (half of all are
 # below 9e-6), whose weights are sums over a power of their own norm: the more the sums have faded, the more they turn
 BY_LOOP += ("titans", "ttt_linear", "ttt_mlp", "miras", "yaad", "memora", "moneta")
 # Titans beside attention: 2e-5, 2e-6, and 1.4e-3 of mac at single steps (half of all are below 8e-7), where a head's

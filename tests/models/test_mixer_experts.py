@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from torchdiffeq import odeint
 
 from recurra import Clock
-from recurra.models import MODELS, count, load
+from recurra.models import MODELS, count, load, solve_width
 from recurra.parts.clusters import apart, claim, k_means
 
 
@@ -195,3 +195,8 @@ def test_what_cannot_be_is_refused():
         make(inputs=2)
     with pytest.raises(ValueError, match="method is 'newton'"):
         make(method="newton")
+
+
+def test_a_budget_is_met_by_its_width_alone():
+    solved = solve_width("mixer_experts", dict(inputs=3, environments=4), 20_000)
+    assert abs(count(MODELS["mixer_experts"](**solved)) / 20_000 - 1) < 0.03
