@@ -257,15 +257,16 @@ def _through(name, record, state):
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["outer", "delta", "low-rank"])
-def test_values_shared_out_among_threads_are_the_same_bits(name, two_threads):
-    """One row and one head: the columns of values are divided."""
-    kind = {"outer": Outer, "delta": Delta, "low-rank": LowRank}[name]
-    record, state = _matrix(kind, 1, 900, 1, 32, 72, "head", dtype=torch.float32)
-    want = _run("native", record, state, gradients=False)
-    for threads in (2, 3):
+@pytest.mark.parametrize("decay", ["head", "key"])
+@pytest.mark.parametrize("kind", [Outer, Delta, LowRank])
+def test_values_shared_out_among_threads_are_the_same_bits(kind, decay, two_threads):
+    """One row and one head: the columns of values are divided, forward and back, in a long run with sequences in it."""
+    record, state = _matrix(kind, 1, 1_200, 1, 20, 104, decay, dtype=torch.float32)
+    record = _resets(record, 0.02)
+    want = _run("native", record, state)
+    for threads in (2, 3, 7):
         two_threads(threads)
-        for x, y in zip(_run("native", record, state, gradients=False), want, strict=True):
+        for x, y in zip(_run("native", record, state), want, strict=True):
             assert torch.equal(x, y)
 
 
@@ -369,6 +370,6 @@ def test_no_memory_is_an_error_and_not_a_crash():
     with pytest.raises(AssertionError, match="fields"):
         native.call("delta", "forward", *fields, state, state, 1)
     # so many keys that a state does not fit into any memory
-    fields[-3] = 1 << 44
+    fields[-5] = 1 << 44
     with pytest.raises(MemoryError, match="delta"):
         native.call("delta", "forward", *fields, state, state, None, 1)

@@ -66,6 +66,6 @@ class _Delta(Function):
             grads[-1] = None  # the decay's gradient is dear
         native.call(
             ctx.kernel, "backward", *native.memory(tensors, log_decay, first, reset), marks, read_grad, state_grad,
-            *grads, torch.get_num_threads(),
+            *grads, None, torch.get_num_threads(),
         )  # fmt: skip
         return None, *grads, state_grad, None

@@ -121,7 +121,8 @@ def _load(engine: str, real: str) -> ctypes.CDLL:
     Raises:
         Missing: it cannot be had.
     """
-    sources = (HERE / "common.h", HERE / "chunk.h", HERE / f"{engine}.c")
+    headers = ("common.h", "chunk.h", "memory.h", "back.h")
+    sources = (*(HERE / name for name in headers), HERE / f"{engine}.c")
     parts = (*FLAGS, *_openmp(), torch.__version__, real, _version(), _cpu())
     if engine in _written:
         sources, parts = (HERE / "common.h", HERE / "cell.h"), (*parts, *FREER, _written[engine])
@@ -278,14 +279,19 @@ def typed(x: Tensor | None) -> tuple[Tensor | int | None, ...]:
 
 
 def memory(
-    tensors: Sequence[Tensor | None], log_decay: Tensor | None, first: Tensor, reset: Tensor | None
+    tensors: Sequence[Tensor | None],
+    log_decay: Tensor | None,
+    first: Tensor,
+    reset: Tensor | None,
+    bonus: Tensor | None = None,
+    before: bool = False,
 ) -> tuple[Tensor | int | None, ...]:
-    """The fields that matrix memories share: tensors (the query first, the value third), then the struct `Shape`."""
+    """The struct `Record` of the C source of matrix memories; tensors: query, key, value, and what else there is."""
     query, value = tensors[0], tensors[2]
     assert query is not None and value is not None
     width = 0 if log_decay is None else 1 if log_decay.ndim == 3 else query.shape[-1]
     every = (field for x in (*tensors, log_decay) for field in typed(x))
-    return (*every, reset, first, *query.shape, value.shape[-1], width)
+    return (*every, reset, first, *query.shape, value.shape[-1], width, bonus, int(before))
 
 
 def marks(first: Tensor, steps: int) -> Tensor | None:

@@ -32,11 +32,11 @@ def scan(record: Outer, state: Float[Tensor, "B H K V"]) -> tuple[Float[Tensor, 
 
 
 def _fields(before: bool, *inputs: Tensor | None) -> tuple[Tensor | int | None, ...]:
-    """The struct `Outer` of the C source, of the record's tensors, the first state and the resets."""
+    """The struct `Record` of the C source, of the record's tensors, the first state and the resets."""
     *tensors, log_decay, bonus, first, reset = inputs
     assert first is not None
     bonus = None if bonus is None else native.dense(bonus)
-    return (*native.memory(tensors, log_decay, first, reset), bonus, int(before))
+    return native.memory(tensors, log_decay, first, reset, bonus, before)
 
 
 def _forward(marks: Tensor | None, before: bool, *inputs: Any) -> tuple[Tensor, Tensor]:
