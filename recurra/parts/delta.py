@@ -57,8 +57,9 @@ def correction(
         write: :math:`\beta`, the part, in the wide type.
         log_decay: of a head, or of each of its channels; None: nothing fades.
     """
-    query, key, write = unit(query) * query.shape[-1] ** -0.5, unit(key), write[..., None]
-    return Delta(query, key, write * value, write * key, log_decay)
+    query, key = unit(query) * query.shape[-1] ** -0.5, unit(key)
+    # what is written and what is erased are the same part: it is the key that carries it, the narrower of the two
+    return Delta(query, write[..., None] * key, value.to(write.dtype), key, log_decay)
 
 
 def size_of(width: int, heads: int, head_size: int | None) -> int:

@@ -4,17 +4,53 @@ There is no gated norm here. Papers differ in whether the gate comes after the n
 before it (Mamba-2); `norm(read) * silu(gate)` and `norm(read * silu(gate))` say which, where it is used.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
+from torch.autograd import Function
 from torch.nn import functional as F
 
 from recurra.shapes import Float, Tensor, wide
 
 
+class _Shortened(Function):
+    """x over the root of its squares' sum over `count`, and one over that root.
+
+    Autograd's own way back from the square, the sum and the product makes eight arrays as large as x; here are three.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, count: int, epsilon: float) -> tuple[Tensor, Tensor]:
+        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = (size.square() / count + epsilon).rsqrt()
+        return x * inverse, inverse
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.count = inputs[1]
+        ctx.save_for_backward(*output)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        y, inverse = ctx.saved_tensors
+        grad, more = grad_outputs
+        along = ((grad * y).sum(-1, keepdim=True) + more * inverse) / -ctx.count
+        return torch.addcmul(grad, y, along).mul_(inverse), None, None
+
+
+def _shorten(x: Float[Tensor, "... D"], count: int, epsilon: float) -> Float[Tensor, "... D"]:
+    x = x.to(wide(x))
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _Shortened.apply(x, count, epsilon)[0]
+    return _Shortened.forward(x, count, epsilon)[0]
+
+
 def rms(x: Float[Tensor, "... D"], epsilon: float) -> Float[Tensor, "... D"]:
     r"""`x` over its root mean square, :math:`x / \sqrt{\operatorname{mean}(x^2) + \epsilon}`, in the wide type."""
-    x = x.to(wide(x))
-    return x * (x.square().mean(-1, keepdim=True) + epsilon).rsqrt()
+    return _shorten(x, x.shape[-1], epsilon)
 
 
 def unit(x: Float[Tensor, "... D"], epsilon: float = 1e-6) -> Float[Tensor, "... D"]:
@@ -22,8 +58,7 @@ def unit(x: Float[Tensor, "... D"], epsilon: float = 1e-6) -> Float[Tensor, "...
 
     Epsilon is inside the root, so that the gradient at zero is finite; a vector of zeros stays zero.
     """
-    x = x.to(wide(x))
-    return x * (x.square().sum(-1, keepdim=True) + epsilon).rsqrt()
+    return _shorten(x, 1, epsilon)
 
 
 class RMSNorm(nn.Module):

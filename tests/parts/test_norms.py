@@ -31,3 +31,13 @@ def test_unit_has_length_one_and_at_zero_a_gradient():
     y = unit(zero)
     (grad,) = torch.autograd.grad(y.sum(), zero)
     assert (y == 0).all() and torch.isfinite(grad).all()
+
+
+def test_the_gradient_of_a_length_has_gradients_of_its_own_and_rows():
+    x, along = torch.randn(2, 5, 6, dtype=torch.float64)
+    x.requires_grad_()
+    assert torch.autograd.gradcheck(unit, x) and torch.autograd.gradgradcheck(unit, x)
+    back = torch.func.vjp(unit, x)[1]
+    rows = torch.vmap(lambda row: torch.func.vjp(unit, row)[1](row.cos())[0])(x)
+    assert_close(rows, back(x.cos())[0])
+    assert_close(torch.func.vjp(lambda v: back(v)[0], along)[1](x)[0], back(x)[0])

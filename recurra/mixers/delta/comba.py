@@ -82,7 +82,8 @@ class Comba(Mixer):
         query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in mixed.split(self.mixed, -1))
         query, key = unit(query - self.correction[:, None] * key) * self.size**-0.5, unit(key)
         write = write.to(memory.dtype).sigmoid()[..., None]
-        erase = -self.erasure.to(memory.dtype).sigmoid()[:, None] * write
-        record = LowRank(query, key, write * value, key, erase * key, self.fading(forget))
+        written = write * key
+        erase = -self.erasure.to(memory.dtype).sigmoid()[:, None] * written
+        record = LowRank(query, written, value.to(memory.dtype), key, erase, self.fading(forget))
         read, memory = self.scan(record, memory, clock)
         return self.out(self.norm(read).flatten(-2).to(x.dtype) * gate.sigmoid()), (past, memory)

@@ -54,16 +54,16 @@ def test_the_erasure_reads_the_memory_before_it_fades(mixer):
     mixer.scan.register_forward_pre_hook(lambda _, arguments: records.append(arguments[0]))
     _, (_, memory) = mixer(STORED["x"][:1, :2])
     record = records[0]
-    one, two = ((record.key[0, t], record.value[0, t], record.answer[0, t]) for t in (0, 1))
+    one, two = ((record.key[0, t], record.value[0, t], record.answer[0, t], record.probe[0, t]) for t in (0, 1))
     alpha = record.log_decay[0, 1].exp()[:, None, None]
     first = one[0][..., None] * one[1][:, None]
-    recalled = (two[0][..., None] * first).sum(1)
+    recalled = (two[3][..., None] * first).sum(1)
     expected = alpha * first + two[2][..., None] * recalled[:, None] + two[0][..., None] * two[1][:, None]
     assert_close(memory[0], expected, rtol=1e-12, atol=1e-12)
     erased = (
         -mixer.erasure.sigmoid()[:, None] * STORED["x"][0, 1].matmul(mixer.project.weight[-4:-2].mT).sigmoid()[:, None]
     )
-    assert_close(two[2], erased * two[0], rtol=1e-12, atol=1e-12)
+    assert_close(two[2], erased * two[3], rtol=1e-12, atol=1e-12)
 
 
 def test_what_cannot_be_built_is_refused():
