@@ -100,3 +100,17 @@ class Mixer(nn.Module, abc.ABC):
                 raise ValueError(f"the clock is {tuple(part.shape)}, x is {tuple(x.shape[:2])}: they must agree")
         if clock.dt is not None and not self.timed:
             raise ValueError(f"{type(self).__name__} has no notion of time: it cannot honour Clock.dt")
+
+
+class OnePart(Mixer):
+    """A mixer that is one part with nothing around it: a subclass makes the part, and names it if it is no `cell`."""
+
+    part: ClassVar[str] = "cell"
+
+    def initial_state(self, batch: int) -> State:
+        return getattr(self, self.part).initial_state(batch)
+
+    def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
+        # sooner than as an attribute: of a step of one row it would be a part that is seen
+        part: Any = self._modules[self.part]
+        return part(x, state, clock)

@@ -1,16 +1,14 @@
 """The simple recurrent network."""
 
 from recurra.checks import one_of
-from recurra.clock import Clock
-from recurra.mixers.base import Mixer
+from recurra.mixers.base import OnePart
 from recurra.ops.cell import rules
-from recurra.parts.cell import DenseCell, part
-from recurra.shapes import Float, Tensor
+from recurra.parts.cell import DenseCell
 
 RULES = {"tanh": rules.ELMAN_TANH, "relu": rules.ELMAN_RELU}
 
 
-class Elman(Mixer):
+class Elman(OnePart):
     r"""The first and plainest recurrent network: what it sees and what it thought just before, through one squashing.
 
     .. math::  h_t = \phi(W x_t + R h_{t-1} + b) \qquad y_t = h_t
@@ -31,11 +29,3 @@ class Elman(Mixer):
         super().__init__()
         one_of(RULES, nonlinearity=nonlinearity)
         self.cell = DenseCell(RULES[nonlinearity], width, width)
-
-    def initial_state(self, batch: int) -> tuple[Float[Tensor, "B D"], ...]:
-        return self.cell.initial_state(batch)
-
-    def mix(
-        self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], ...], clock: Clock | None
-    ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
-        return part(self, "cell")(x, state, clock)

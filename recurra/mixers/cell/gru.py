@@ -1,16 +1,14 @@
 """The gated recurrent unit."""
 
 from recurra.checks import one_of
-from recurra.clock import Clock
-from recurra.mixers.base import Mixer
+from recurra.mixers.base import OnePart
 from recurra.ops.cell import rules
-from recurra.parts.cell import DenseCell, part
-from recurra.shapes import Float, Tensor
+from recurra.parts.cell import DenseCell
 
 RULES = {"after": rules.GRU_AFTER, "before": rules.GRU_BEFORE}
 
 
-class GRU(Mixer):
+class GRU(OnePart):
     r"""A recurrent network that decides, unit by unit, how much of its past to keep and how much of it to look at.
 
     .. math::
@@ -39,11 +37,3 @@ class GRU(Mixer):
         super().__init__()
         one_of(RULES, reset=reset)
         self.cell = DenseCell(RULES[reset], width, width)
-
-    def initial_state(self, batch: int) -> tuple[Float[Tensor, "B D"], ...]:
-        return self.cell.initial_state(batch)
-
-    def mix(
-        self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], ...], clock: Clock | None
-    ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
-        return part(self, "cell")(x, state, clock)

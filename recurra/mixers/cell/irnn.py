@@ -4,11 +4,10 @@ import torch
 from torch import nn
 
 from recurra.checks import greater_than
-from recurra.clock import Clock
-from recurra.mixers.base import Mixer
+from recurra.mixers.base import OnePart
 from recurra.ops import Rule, Vectors
 from recurra.parts.cell import DenseCell
-from recurra.shapes import Float, Tensor
+from recurra.shapes import Tensor
 
 HIGHEST = 1e4
 
@@ -22,7 +21,7 @@ def irnn(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Vector
 IRNN_RULE = Rule("irnn", irnn, 1, 1)
 
 
-class IRNN(Mixer):
+class IRNN(OnePart):
     r"""A recurrent network of relus that starts out by keeping all it was told: its recurrent matrix is the identity.
 
     .. math::  h_t = \operatorname{relu}(W x_t + R h_{t-1} + b) \qquad y_t = h_t
@@ -49,11 +48,3 @@ class IRNN(Mixer):
         nn.init.normal_(self.cell.input_weight, std=0.001)
         with torch.no_grad():
             self.cell.weight.copy_(scale * torch.eye(width))
-
-    def initial_state(self, batch: int) -> tuple[Float[Tensor, "B D"], ...]:
-        return self.cell.initial_state(batch)
-
-    def mix(
-        self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], ...], clock: Clock | None
-    ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
-        return self.cell(x, state, clock)

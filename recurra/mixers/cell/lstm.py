@@ -2,14 +2,12 @@
 
 from torch import nn
 
-from recurra.clock import Clock
-from recurra.mixers.base import Mixer
+from recurra.mixers.base import OnePart
 from recurra.ops.cell import rules
-from recurra.parts.cell import DenseCell, part
-from recurra.shapes import Float, Tensor
+from recurra.parts.cell import DenseCell
 
 
-class LSTM(Mixer):
+class LSTM(OnePart):
     r"""A recurrent network with a cell beside it that only adds and forgets, so that what is stored stays.
 
     .. math::
@@ -47,11 +45,3 @@ class LSTM(Mixer):
         rule = rules.LSTM_PEEPHOLE if peepholes else rules.LSTM
         self.cell = DenseCell(rule, width, hidden, project=None if hidden == width else width)
         nn.init.constant_(self.cell.bias[hidden : 2 * hidden], forget_bias)
-
-    def initial_state(self, batch: int) -> tuple[Float[Tensor, "B _"], ...]:
-        return self.cell.initial_state(batch)
-
-    def mix(
-        self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B _"], ...], clock: Clock | None
-    ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B _"], ...]]:
-        return part(self, "cell")(x, state, clock)

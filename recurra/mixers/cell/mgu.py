@@ -4,11 +4,10 @@ import torch
 from torch.nn import functional as F
 
 from recurra.checks import one_of
-from recurra.clock import Clock
-from recurra.mixers.base import Mixer
+from recurra.mixers.base import OnePart
 from recurra.ops import Rule, Vectors
 from recurra.parts.cell import DenseCell
-from recurra.shapes import Float, Tensor
+from recurra.shapes import Tensor
 
 
 def mgu_after(drive: Vectors, recur: Vectors, state: Vectors, candidate_bias: Tensor) -> tuple[Tensor, Vectors]:
@@ -35,7 +34,7 @@ RULES = {
 }
 
 
-class MGU(Mixer):
+class MGU(OnePart):
     r"""A gated recurrent network with a single gate, which says both what to look at and what to replace.
 
     .. math::
@@ -63,11 +62,3 @@ class MGU(Mixer):
         super().__init__()
         one_of(RULES, reset=reset)
         self.cell = DenseCell(RULES[reset], width, width)
-
-    def initial_state(self, batch: int) -> tuple[Float[Tensor, "B D"], ...]:
-        return self.cell.initial_state(batch)
-
-    def mix(
-        self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], ...], clock: Clock | None
-    ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
-        return self.cell(x, state, clock)

@@ -2,11 +2,10 @@
 
 import torch
 
-from recurra.clock import Clock
-from recurra.mixers.base import Mixer
+from recurra.mixers.base import OnePart
 from recurra.ops import Rule, Vectors
 from recurra.parts.diagonal import DiagonalCell
-from recurra.shapes import Float, Tensor
+from recurra.shapes import Tensor
 
 
 def para_gru(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Vectors]:
@@ -21,7 +20,7 @@ def para_gru(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Ve
 PARA_GRU_RULE = Rule("para_gru", para_gru, 3, 3, operator="diagonal")
 
 
-class ParaGRU(Mixer):
+class ParaGRU(OnePart):
     r"""A GRU whose units do not see each other within a step, so that all steps are one equation for Newton's method.
 
     .. math::
@@ -47,11 +46,3 @@ class ParaGRU(Mixer):
         self.cell = DiagonalCell(PARA_GRU_RULE, width, width)
         with torch.no_grad():
             self.cell.bias[:width] = -torch.linspace(0, 1, width)
-
-    def initial_state(self, batch: int) -> tuple[Float[Tensor, "B D"], ...]:
-        return self.cell.initial_state(batch)
-
-    def mix(
-        self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], ...], clock: Clock | None
-    ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
-        return self.cell(x, state, clock)

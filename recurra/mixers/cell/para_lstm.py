@@ -2,11 +2,10 @@
 
 import torch
 
-from recurra.clock import Clock
-from recurra.mixers.base import Mixer
+from recurra.mixers.base import OnePart
 from recurra.ops import Rule, Vectors
 from recurra.parts.diagonal import DiagonalCell
-from recurra.shapes import Float, Tensor
+from recurra.shapes import Tensor
 
 
 def para_lstm(drive: Vectors, recur: Vectors, state: Vectors, peep_f: Tensor, peep_o: Tensor) -> tuple[Tensor, Vectors]:
@@ -22,7 +21,7 @@ def para_lstm(drive: Vectors, recur: Vectors, state: Vectors, peep_f: Tensor, pe
 PARA_LSTM_RULE = Rule("para_lstm", para_lstm, 3, 3, state=2, params=2, operator="diagonal")
 
 
-class ParaLSTM(Mixer):
+class ParaLSTM(OnePart):
     r"""An LSTM whose units do not see each other within a step, so that all steps are one equation for Newton's method.
 
     .. math::
@@ -49,11 +48,3 @@ class ParaLSTM(Mixer):
         self.cell = DiagonalCell(PARA_LSTM_RULE, width, width)
         with torch.no_grad():
             self.cell.bias[:width] = -torch.linspace(0, 1, width)
-
-    def initial_state(self, batch: int) -> tuple[Float[Tensor, "B D"], ...]:
-        return self.cell.initial_state(batch)
-
-    def mix(
-        self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], ...], clock: Clock | None
-    ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
-        return self.cell(x, state, clock)

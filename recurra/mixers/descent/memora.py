@@ -1,13 +1,11 @@
 """Memora: a memory network whose weights are probabilities, kept near what they were by relative entropy."""
 
-from recurra.clock import Clock
-from recurra.mixers.base import Mixer
+from recurra.mixers.base import OnePart
 from recurra.ops.descent import retention
 from recurra.parts.learner import Learner
-from recurra.shapes import Float, Tensor
 
 
-class Memora(Mixer):
+class Memora(OnePart):
     r"""A memory that is a small network in training, whose weights are positive and share out a constant sum.
 
     .. math::
@@ -45,6 +43,8 @@ class Memora(Mixer):
             greater than 0.
     """
 
+    part = "learner"
+
     undecayed = ("learner.answer",)
 
     def __init__(
@@ -63,13 +63,3 @@ class Memora(Mixer):
             width, heads=heads, depth=depth, expand=expand, chunk=chunk, rate=rate, conv_size=conv_size,
             normalised=True, epsilon=1e-2, mirror=retention.kl(),
         )  # fmt: skip
-
-    def initial_state(self, batch: int) -> tuple[Tensor, ...]:
-        """The initial weights, untouched."""
-        return self.learner.initial_state(batch)
-
-    def mix(
-        self, x: Float[Tensor, "B T D"], state: tuple[Tensor, ...], clock: Clock | None
-    ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, ...]]:
-        """Learn and ask, chunk by chunk."""
-        return self.learner(x, state, clock)

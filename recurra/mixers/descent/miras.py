@@ -3,11 +3,9 @@
 from collections.abc import Callable
 
 from recurra.checks import one_of
-from recurra.clock import Clock
-from recurra.mixers.base import Mixer
+from recurra.mixers.base import OnePart
 from recurra.ops.descent import retention
 from recurra.parts.learner import Learner
-from recurra.shapes import Float, Tensor
 
 RETENTIONS: dict[str, Callable[[float], retention.Mirror | None]] = {
     "decay": lambda strength: None,
@@ -17,7 +15,7 @@ RETENTIONS: dict[str, Callable[[float], retention.Mirror | None]] = {
 }
 
 
-class Miras(Mixer):
+class Miras(OnePart):
     r"""A memory in training, put together of four choices: its network, its loss, how it forgets, how it learns.
 
     .. math::
@@ -59,6 +57,8 @@ class Miras(Mixer):
             than 0, `power` is less than 1, no such retention, or `strength` does not fit it.
     """
 
+    part = "learner"
+
     undecayed = ("learner.answer",)
 
     def __init__(
@@ -85,13 +85,3 @@ class Miras(Mixer):
             momentum=momentum, normalised=normalised, power=power, threshold=threshold,
             mirror=RETENTIONS[retention](strength),
         )  # fmt: skip
-
-    def initial_state(self, batch: int) -> tuple[Tensor, ...]:
-        """The initial weights, untouched."""
-        return self.learner.initial_state(batch)
-
-    def mix(
-        self, x: Float[Tensor, "B T D"], state: tuple[Tensor, ...], clock: Clock | None
-    ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, ...]]:
-        """Learn and ask, chunk by chunk."""
-        return self.learner(x, state, clock)

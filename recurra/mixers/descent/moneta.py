@@ -1,13 +1,11 @@
 """Moneta: a memory network whose errors count by a power of their own, and whose weights are kept to a norm."""
 
-from recurra.clock import Clock
-from recurra.mixers.base import Mixer
+from recurra.mixers.base import OnePart
 from recurra.ops.descent import retention
 from recurra.parts.learner import Learner
-from recurra.shapes import Float, Tensor
 
 
-class Moneta(Mixer):
+class Moneta(OnePart):
     r"""A memory that is a small network in training, for which large errors count more, and its weights' norm little.
 
     .. math::
@@ -43,6 +41,8 @@ class Moneta(Mixer):
             than 0, `power` is less than 1 or `norm` less than 2.
     """
 
+    part = "learner"
+
     undecayed = ("learner.answer",)
 
     def __init__(
@@ -63,13 +63,3 @@ class Moneta(Mixer):
             width, heads=heads, depth=depth, expand=expand, chunk=chunk, rate=rate, conv_size=conv_size,
             normalised=True, power=power, mirror=retention.lq(norm),
         )  # fmt: skip
-
-    def initial_state(self, batch: int) -> tuple[Tensor, ...]:
-        """The initial weights, untouched."""
-        return self.learner.initial_state(batch)
-
-    def mix(
-        self, x: Float[Tensor, "B T D"], state: tuple[Tensor, ...], clock: Clock | None
-    ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, ...]]:
-        """Learn and ask, chunk by chunk."""
-        return self.learner(x, state, clock)

@@ -1,12 +1,10 @@
 """Titans' neural memory: a network that is trained on what it sees, with momentum, as it is asked about it."""
 
-from recurra.clock import Clock
-from recurra.mixers.base import Mixer
+from recurra.mixers.base import OnePart
 from recurra.parts.learner import Learner
-from recurra.shapes import Float, Tensor
 
 
-class Titans(Mixer):
+class Titans(OnePart):
     r"""A memory that is a small network, trained at every step: what surprises it moves its weights, for a while.
 
     .. math::
@@ -42,6 +40,8 @@ class Titans(Mixer):
             greater than 0.
     """
 
+    part = "learner"
+
     def __init__(
         self,
         width: int,
@@ -57,13 +57,3 @@ class Titans(Mixer):
         self.learner = Learner(
             width, heads=heads, depth=depth, expand=expand, chunk=chunk, rate=rate, conv_size=conv_size, momentum=True
         )
-
-    def initial_state(self, batch: int) -> tuple[Tensor, ...]:
-        """The initial weights, untouched."""
-        return self.learner.initial_state(batch)
-
-    def mix(
-        self, x: Float[Tensor, "B T D"], state: tuple[Tensor, ...], clock: Clock | None
-    ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, ...]]:
-        """Learn and ask, chunk by chunk."""
-        return self.learner(x, state, clock)

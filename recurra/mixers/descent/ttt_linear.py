@@ -1,14 +1,12 @@
 """TTT-Linear: the state is a linear model, trained on the sequence as it is read."""
 
-from recurra.clock import Clock
-from recurra.mixers.base import Mixer
+from recurra.mixers.base import OnePart
 from recurra.ops import Net
 from recurra.parts.heads import divide
 from recurra.parts.test_time import TestTimeTraining
-from recurra.shapes import Float, Tensor
 
 
-class TTTLinear(Mixer):
+class TTTLinear(OnePart):
     r"""A memory that is a linear model, trained on every chunk of steps to give of a key what its value is.
 
     .. math::
@@ -41,6 +39,8 @@ class TTTLinear(Mixer):
             not greater than 0.
     """
 
+    part = "layer"
+
     undecayed = ("layer.answer",)
 
     def __init__(self, width: int, *, heads: int = 2, chunk: int = 16, rate: float = 1.0) -> None:
@@ -48,13 +48,3 @@ class TTTLinear(Mixer):
         size = divide(width, heads)
         net = Net((size, size), bias=True, normalised=True)
         self.layer = TestTimeTraining(width, heads=heads, net=net, chunk=chunk, rate=rate)
-
-    def initial_state(self, batch: int) -> tuple[Tensor, ...]:
-        """The initial weights, untouched."""
-        return self.layer.initial_state(batch)
-
-    def mix(
-        self, x: Float[Tensor, "B T D"], state: tuple[Tensor, ...], clock: Clock | None
-    ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, ...]]:
-        """Learn and ask, chunk by chunk."""
-        return self.layer(x, state, clock)

@@ -1,15 +1,13 @@
 """TTT-MLP: the state is a network of two layers, trained on the sequence as it is read."""
 
-from recurra.clock import Clock
-from recurra.mixers.base import Mixer
+from recurra.mixers.base import OnePart
 from recurra.ops import Net
 from recurra.parts.heads import divide
 from recurra.parts.learner import sizes_of
 from recurra.parts.test_time import TestTimeTraining
-from recurra.shapes import Float, Tensor
 
 
-class TTTMLP(Mixer):
+class TTTMLP(OnePart):
     r"""A memory that is a network of two layers, trained on every chunk of steps to give of a key what its value is.
 
     .. math::
@@ -46,6 +44,8 @@ class TTTMLP(Mixer):
             `rate` is not greater than 0.
     """
 
+    part = "layer"
+
     undecayed = ("layer.answer",)
 
     def __init__(self, width: int, *, heads: int = 2, expand: int = 4, chunk: int = 16, rate: float = 0.1) -> None:
@@ -53,13 +53,3 @@ class TTTMLP(Mixer):
         size = divide(width, heads)
         net = Net(sizes_of(size, 2, expand), bias=True, approximate="tanh", normalised=True)
         self.layer = TestTimeTraining(width, heads=heads, net=net, chunk=chunk, rate=rate)
-
-    def initial_state(self, batch: int) -> tuple[Tensor, ...]:
-        """The initial weights, untouched."""
-        return self.layer.initial_state(batch)
-
-    def mix(
-        self, x: Float[Tensor, "B T D"], state: tuple[Tensor, ...], clock: Clock | None
-    ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, ...]]:
-        """Learn and ask, chunk by chunk."""
-        return self.layer(x, state, clock)

@@ -1,12 +1,10 @@
 """Yaad: a memory network that large errors, such as those of outliers, do not pull further than a threshold."""
 
-from recurra.clock import Clock
-from recurra.mixers.base import Mixer
+from recurra.mixers.base import OnePart
 from recurra.parts.learner import Learner
-from recurra.shapes import Float, Tensor
 
 
-class Yaad(Mixer):
+class Yaad(OnePart):
     r"""A memory that is a small network in training, for which an error counts only up to a threshold.
 
     .. math::
@@ -44,6 +42,8 @@ class Yaad(Mixer):
             greater than 0.
     """
 
+    part = "learner"
+
     undecayed = ("learner.answer",)
 
     def __init__(
@@ -62,13 +62,3 @@ class Yaad(Mixer):
             width, heads=heads, depth=depth, expand=expand, chunk=chunk, rate=rate, conv_size=conv_size,
             normalised=True, threshold=True,
         )  # fmt: skip
-
-    def initial_state(self, batch: int) -> tuple[Tensor, ...]:
-        """The initial weights, untouched."""
-        return self.learner.initial_state(batch)
-
-    def mix(
-        self, x: Float[Tensor, "B T D"], state: tuple[Tensor, ...], clock: Clock | None
-    ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, ...]]:
-        """Learn and ask, chunk by chunk."""
-        return self.learner(x, state, clock)
