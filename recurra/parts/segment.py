@@ -29,21 +29,24 @@ class Segments(NamedTuple):
 
     kept: Float[Tensor, "B S C F"]  # of every step of a segment, old ones too; zeros where none has been yet
     query: Float[Tensor, "B S Q G"]  # of the new steps
-    place: Int[Tensor, "B S Q"]  # in its segment, of every query
+    place: Int[Tensor, "P #S Q"]  # in its segment, of every query; P and S are 1 where it is the same in all
     fresh: Bool[Tensor, "B S"] | None  # a sequence begins with this segment
     full: Bool[Tensor, "B S"]  # its last step is here
-    order: Int[Tensor, "B T"]  # where every step is among the queries
+    order: Int[Tensor, "B T"] | int  # where every step is among the queries; T: they come first, in order
 
     def some(self, which: slice) -> "Segments":
         """Some of every row's segments. Where steps are among all queries stays."""
         fresh = None if self.fresh is None else self.fresh[:, which]
-        kept, query, place, full = (x[:, which] for x in (self.kept, self.query, self.place, self.full))
+        kept, query, full = (x[:, which] for x in (self.kept, self.query, self.full))
+        place = self.place if self.place.shape[1] == 1 else self.place[:, which]
         return Segments(kept, query, place, fresh, full, self.order)
 
     def in_time(self, y: Float[Tensor, "B S Q D"]) -> Float[Tensor, "B T D"]:
         """What was read for the queries of all segments, in the order of the steps."""
-        order = self.order[..., None].expand(-1, -1, y.shape[-1])
-        return y.flatten(1, 2).gather(1, order)
+        y = y.flatten(1, 2)
+        if isinstance(self.order, int):
+            return y if y.shape[1] == self.order else y[:, : self.order]
+        return y.gather(1, self.order[..., None].expand(-1, -1, y.shape[-1]))
 
 
 def check_segment(segment: int) -> int:
@@ -73,8 +76,10 @@ def arrange(
         clock: when steps happen.
     """
     before, past = opened
-    batch, steps = query.shape[:2]
     size = before.shape[1] + 1
+    if clock is None and not bool(past.any()):
+        return _in_line(query, kept, size, before.dtype)
+    batch, steps = query.shape[:2]
     positions, counted = count(past, steps, clock)
     place = positions % size
     # the first segment is the open one, which may already have steps
@@ -103,6 +108,26 @@ def arrange(
     return segments, _open(grid, last, counted % size, before.dtype)
 
 
+def _in_line(
+    query: Float[Tensor, "B T G"], kept: Float[Tensor, "B T F"], size: int, kind: torch.dtype
+) -> tuple[Segments, Open]:
+    """As `arrange`, where every row begins a segment and no clock says anything: steps are where they belong."""
+    batch, steps = query.shape[:2]
+    total, most = -(-steps // size), min(steps, size)
+    kept, query = (
+        F.pad(x, (0, 0, 0, total * each - steps)) if total * each > steps else x
+        for x, each in ((kept, size), (query, most))
+    )
+    grid, asked = kept.unflatten(1, (total, size)), query.unflatten(1, (total, most))
+    index = torch.arange(total * most, device=query.device).unflatten(0, (total, most))
+    full = (index[:, 0] + size <= steps).expand(batch, -1)
+    past = index.new_full((batch,), steps % size)
+    room = grid[:, -1, :-1].to(kind)
+    # a view would keep all that it is a view of
+    room = room.clone() if steps % size else torch.zeros_like(room)
+    return Segments(grid, asked, index[None, :1], None, full, steps), (room, past)
+
+
 def _put(
     room: Float[Tensor, "B L F"], index: Int[Tensor, "B T"], live: Bool[Tensor, "B T"], x: Float[Tensor, "B T F"]
 ) -> Float[Tensor, "B R F"]:
@@ -125,8 +150,9 @@ def _open(grid: Float[Tensor, "B S C F"], last: Int[Tensor, " B"], past: Int[Ten
 
 
 def through(
-    write: Callable[[State, Tensor], State],
-    read: Callable[[State, Tensor, Tensor, Tensor], Tensor],
+    prepare: Callable[[Tensor], State],
+    write: Callable[[State, State], State],
+    read: Callable[[State, Tensor, State, Tensor], Tensor],
     query: Float[Tensor, "B T G"],
     kept: Float[Tensor, "B T F"],
     state: tuple[State, Open],
@@ -138,8 +164,10 @@ def through(
     Memories of no more than AT_ONCE segments are in use.
 
     Args:
-        write: as for `remember`.
-        read: from memories `(N, ...)` and the query, kept and place of as many segments, what the queries read.
+        prepare: from what is kept of segments `(N, C, F)`, all of theirs that needs no memory, each tensor `(N, ...)`.
+        write: from a memory and what is prepared of a full segment, the memory after it.
+        read: from memories `(N, ...)` and the query, what is prepared and the place (or `(1, Q)`, if it is the same)
+            of as many segments, what the queries read.
         query: of every step, what only it needs.
         kept: of every step, what later steps of its segment need, and the memory when the segment is full.
         state: the memory before the first segment, and the open segment.
@@ -152,37 +180,52 @@ def through(
     y = []
     for first in range(0, total, AT_ONCE):
         some = segments.some(slice(first, first + AT_ONCE))
-        before, memory = remember(write, memory, start[0], some)
-        found = read(before, *(x.flatten(0, 1) for x in (some.query, some.kept, some.place)))
+        ready = prepare(some.kept.flatten(0, 1))
+        before, memory = remember(write, memory, start[0], some, ready)
+        found = read(before, some.query.flatten(0, 1), ready, some.place.flatten(0, 1))
         y.append(found.unflatten(0, (batch, -1)))
-    return segments.in_time(torch.cat(y, 1)), (memory, opened)
+    return segments.in_time(torch.cat(y, 1) if len(y) > 1 else y[0]), (memory, opened)
+
+
+def as_kept(kept: Tensor) -> Tensor:
+    """Nothing can be prepared."""
+    return kept
 
 
 def remember(
-    write: Callable[[State, Tensor], State], memory: State, start: State, segments: Segments
+    write: Callable[[State, State], State], memory: State, start: State, segments: Segments, ready: State
 ) -> tuple[State, State]:
     """What each segment remembers, and what is remembered after the last: a loop over segments, not steps.
 
     Args:
-        write: from a memory and what is kept of a full segment `(B, C, F)`, the memory after it.
+        write: from a memory and what is prepared of a full segment, the memory after it.
         memory: before the first segment.
         start: the memory of a sequence that begins.
-        segments: whose `kept` is written.
+        segments: that are written.
+        ready: what is prepared of all, `(N, ...)` for N = B S, a row's own side by side.
 
     Returns:
-        The memory before every segment, `(N, ...)` for N = B S, a row's own side by side; and the one after all.
+        The memory before every segment, `(N, ...)`; and the one after all.
     """
-    before = []
-    ends = segments.full.any(0).tolist()
-    for number, ended in enumerate(ends):
+    before, full = [], segments.full
+    parts = apart(ready, len(full))
+    for number, (some, every) in enumerate(zip(full.any(0).tolist(), full.all(0).tolist(), strict=True)):
         if segments.fresh is not None:
             memory = choose(segments.fresh[:, number], start, memory)
         before.append(memory)
-        if ended:
-            memory = choose(segments.full[:, number], write(memory, segments.kept[:, number]), memory)
+        if some:
+            after = write(memory, parts[number])
+            memory = after if every else choose(full[:, number], after, memory)
     if len(before) == 1:
         return before[0], memory
     return each(lambda *parts: torch.stack(parts, 1).flatten(0, 1), *before), memory
+
+
+def apart(ready: State, batch: int) -> list[State]:
+    """What is there of every segment, from `(N, ...)` of all rows' segments: a `(B, ...)` for each of a row's."""
+    if isinstance(ready, torch.Tensor):
+        return list(ready.unflatten(0, (batch, -1)).unbind(1))
+    return list(zip(*(apart(part, batch) for part in ready), strict=True))
 
 
 def choose(which: Bool[Tensor, " B"], one: State, other: State) -> State:
@@ -201,7 +244,7 @@ def attend_open(
     query: Float[Tensor, "N Q H K"],
     key: Float[Tensor, "N C H K"],
     value: Float[Tensor, "N C H V"],
-    place: Int[Tensor, "N Q"],
+    place: Int[Tensor, "P Q"],
     base: float,
 ) -> Float[Tensor, "N Q H V"]:
     """Softmax attention of every query to the steps of its segment up to its own, turned by their places."""

@@ -77,7 +77,7 @@ def attend(
     query: Float[Tensor, "B T H K"],
     key: Float[Tensor, "B L H K"],
     value: Float[Tensor, "B L H V"],
-    seen: Bool[Tensor, "B T L"] | Float[Tensor, "B T L"] | None = None,
+    seen: Bool[Tensor, "#B T L"] | Float[Tensor, "#B T L"] | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "B T H V"]:
     """Softmax attention of every head, in the query's type. `seen` may be what is added to scores. Costs T L K."""

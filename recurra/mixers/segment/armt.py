@@ -8,7 +8,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
-from recurra.parts.segment import FeedForward, Open, attend_open, check_segment, none_open, through, turned
+from recurra.parts.segment import FeedForward, Open, as_kept, attend_open, check_segment, none_open, through, turned
 from recurra.parts.window import attend
 from recurra.shapes import Float, Tensor
 
@@ -100,7 +100,7 @@ class ARMT(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Memory, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
         """Let the memory read every full segment, then read for all steps at once."""
-        return through(self._write, self._read, x, x, state, self.initial_state(len(x)), clock)
+        return through(as_kept, self._write, self._read, x, x, state, self.initial_state(len(x)), clock)
 
     def _read(self, memory: Memory, x: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "N Q D"]:
         """What steps find in the memory and in their segment."""

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, check_segment, through, turned
+from recurra.parts.segment import Open, as_kept, check_segment, through, turned
 from recurra.parts.window import attend
 from recurra.shapes import Float, Int, Tensor
 
@@ -87,7 +87,7 @@ class BlockRecurrent(Mixer):
         """Change the states at every full segment, then read for all steps at once."""
         kept, query = (torch.cat([one(x), two(x)], -1) for one, two in
                        ((self.key, self.value), (self.query, self.state_query)))  # fmt: skip
-        return through(self._write, self._read, query, kept, state, self.initial_state(len(x)), clock)
+        return through(as_kept, self._write, self._read, query, kept, state, self.initial_state(len(x)), clock)
 
     def _read(self, memory: Memory, query: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "M Q D"]:
         """What queries find in the states and in their window."""
@@ -101,7 +101,7 @@ class BlockRecurrent(Mixer):
         self,
         query: Float[Tensor, "M Q H K"],
         kept: Float[Tensor, "M L F"],
-        place: Int[Tensor, "M Q"],
+        place: Int[Tensor, "#M Q"],
         had: Int[Tensor, " M"],
     ) -> Float[Tensor, "M Q H K"]:
         """Attention to the last C steps, of this segment or the one before it, if there was one."""

@@ -9,7 +9,7 @@ from recurra.mixers.base import Mixer
 from recurra.parts.features import elu_plus_one
 from recurra.parts.heads import divide
 from recurra.parts.segment import Open, attend_open, check_segment, none_open, through
-from recurra.shapes import Float, Tensor
+from recurra.shapes import Float, Tensor, wide
 
 Memory = tuple[Float[Tensor, "B H K V"], Float[Tensor, "B H K"]]
 
@@ -70,37 +70,46 @@ class InfiniAttention(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
         """Write every full segment, then read for all steps at once."""
         kept = torch.cat([self.key(x), self.value(x)], -1)
-        return through(self._write, self._read, self.query(x), kept, state, self.initial_state(len(x)), clock)
+        return through(
+            self._prepare, self._write, self._read, self.query(x), kept, state, self.initial_state(len(x)), clock
+        )
 
-    def _read(self, memory: Memory, query: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "N Q D"]:
+    def _read(self, memory: Memory, query: Tensor, ready: tuple[Tensor, ...], place: Tensor) -> Float[Tensor, "N Q D"]:
         """What queries find in the memory and in their segment."""
-        key, value = self._split(kept)
+        key, value, *_ = ready
         query = query.unflatten(-1, (self.heads, -1))
         local = attend_open(query, key, value, place, self.base)
         gate = F.sigmoid(self.gate)[:, None]
-        read = gate * _recall(memory, query).to(local.dtype) + (1 - gate) * local
+        read = gate * _recall(memory, elu_plus_one(query.to(memory[0].dtype))).to(local.dtype) + (1 - gate) * local
         return self.out(read.to(query.dtype).flatten(-2))
 
-    def _split(self, kept: Float[Tensor, "N C F"]) -> tuple[Tensor, ...]:
-        """Keys and values of every head."""
-        return kept.unflatten(-1, (2, self.heads, -1)).unbind(-3)
+    def _prepare(self, kept: Float[Tensor, "N C F"]) -> tuple[Tensor, ...]:
+        """Keys and values of every head, and what a memory is given of them: with `delta` as they are, else summed."""
+        key, value = kept.unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        mapped, wide_value = elu_plus_one(key.to(wide(key))), value.to(wide(value))
+        if self.delta:
+            return key, value, mapped, wide_value
+        return key, value, *_sums(mapped, wide_value)
 
-    def _write(self, memory: Memory, kept: Float[Tensor, "B C F"]) -> Memory:
+    def _write(self, memory: Memory, ready: tuple[Tensor, ...]) -> Memory:
         """The memory after a segment."""
         matrix, total = memory
-        key, value = self._split(kept)
+        _, _, one, two = ready
         if self.delta:
-            value = value - _recall(memory, key)
-        key = elu_plus_one(key.to(matrix.dtype))
-        # autocast would send sums through bfloat16
-        with torch.autocast(key.device.type, enabled=False):
-            return matrix + torch.einsum("bchk,bchv->bhkv", key, value.to(matrix.dtype)), total + key.sum(1)
+            one, two = _sums(one, two - _recall(memory, one))
+        return matrix + one, total + two
+
+
+def _sums(key: Float[Tensor, "N C H K"], value: Float[Tensor, "N C H V"]) -> Memory:
+    """What a segment adds to the memory."""
+    # autocast would send sums through bfloat16
+    with torch.autocast(key.device.type, enabled=False):
+        return torch.einsum("bchk,bchv->bhkv", key, value), key.sum(1)
 
 
 def _recall(memory: Memory, query: Float[Tensor, "N Q H K"]) -> Float[Tensor, "N Q H V"]:
-    """What queries read, in the memory's type."""
+    """What mapped queries read, in the memory's type."""
     matrix, total = memory
-    query = elu_plus_one(query.to(matrix.dtype))
     with torch.autocast(query.device.type, enabled=False):
         read = torch.einsum("nqhk,nhkv->nqhv", query, matrix)
         return read / torch.einsum("nqhk,nhk->nqh", query, total).clamp(min=SMALLEST)[..., None]

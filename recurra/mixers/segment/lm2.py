@@ -83,24 +83,28 @@ class LM2(Mixer):
         """Write every full segment, then read for all steps at once."""
         kept = torch.cat([self.key(x), self.value(x), x], -1)
         query = torch.cat([self.query(x), self.read_query(x)], -1)
-        return through(self._write, self._read, query, kept, state, self.initial_state(len(x)), clock)
+        return through(self._prepare, self._write, self._read, query, kept, state, self.initial_state(len(x)), clock)
 
-    def _read(self, slots: Tensor, query: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "M Q D"]:
+    def _read(self, slots: Tensor, query: Tensor, ready: tuple[Tensor, ...], place: Tensor) -> Float[Tensor, "M Q D"]:
         """What queries find in the slots, through the gate, and in their segment."""
         query, asked = query.chunk(2, -1)
-        key, value, _ = kept.chunk(3, -1)
-        query, key, value = (z.unflatten(-1, (self.heads, -1)) for z in (query, key, value))
+        query, key, value = (z.unflatten(-1, (self.heads, -1)) for z in (query, *ready[:2]))
         local = self.out(attend_open(query, key, value, place, self.base).flatten(-2))
-        slots = slots.to(kept.dtype)
+        slots = slots.to(asked.dtype)
         read = F.scaled_dot_product_attention(asked, self.read_key(slots), self.read_value(slots))
         return local + F.sigmoid(self.read_gate(read)) * read
 
-    def _write(self, slots: Float[Tensor, "B N D"], kept: Float[Tensor, "B C F"]) -> Float[Tensor, "B N D"]:
+    def _prepare(self, kept: Float[Tensor, "M C F"]) -> tuple[Tensor, ...]:
+        """Keys and values of steps, those that slots look at, and what a segment says to the gates."""
+        key, value, x = kept.chunk(3, -1)
+        gate = self.segment_gate(F.relu(self.scale * x).mean(1))
+        return key, value, self.write_key(x), self.write_value(x), gate
+
+    def _write(self, slots: Float[Tensor, "B N D"], ready: tuple[Tensor, ...]) -> Float[Tensor, "B N D"]:
         """The slots after a segment."""
-        *_, x = kept.chunk(3, -1)
-        query = self.write_query(slots.to(x.dtype))
-        update = F.scaled_dot_product_attention(query, self.write_key(x), self.write_value(x)).to(slots.dtype)
-        gate = self.segment_gate(F.relu(self.scale * x).mean(1))[:, None].to(slots.dtype)
-        gate = gate + self.memory_gate(slots.tanh().to(x.dtype)).to(slots.dtype)
+        _, _, key, value, gate = ready
+        query = self.write_query(slots.to(key.dtype))
+        update = F.scaled_dot_product_attention(query, key, value).to(slots.dtype)
+        gate = gate[:, None].to(slots.dtype) + self.memory_gate(slots.tanh().to(key.dtype)).to(slots.dtype)
         enter, keep = F.sigmoid(gate).chunk(2, -1)
         return enter * update.tanh() + keep * slots

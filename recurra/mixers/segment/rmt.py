@@ -72,12 +72,16 @@ class RMT(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, Open]]:
         """Let the memory read every full segment, then read for all steps at once."""
         kept = torch.cat([self.key(x), self.value(x)], -1)
-        return through(self._write, self._read, self.query(x), kept, state, self.initial_state(len(x)), clock)
+        return through(
+            self._split, self._write, self._read, self.query(x), kept, state, self.initial_state(len(x)), clock
+        )
 
-    def _read(self, memory: Tensor, query: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "N Q D"]:
+    def _read(
+        self, memory: Tensor, query: Tensor, ready: tuple[Tensor, Tensor], place: Tensor
+    ) -> Float[Tensor, "N Q D"]:
         """What queries find in the memory and in their segment."""
-        key, value = self._split(kept)
-        own, read = self._memory(memory, kept.dtype)
+        key, value = ready
+        own, read = self._memory(memory, query.dtype)
         query = turned(query.unflatten(-1, (self.heads, -1)), place, self.base)
         seen = torch.arange(key.shape[1], device=key.device) <= place[..., None]
         seen = torch.cat([seen.new_ones(*place.shape, own.shape[1]), seen], -1)
@@ -94,12 +98,12 @@ class RMT(Mixer):
         normal = self.enter(memory).to(kind)
         return self.key(normal).unflatten(-1, (self.heads, -1)), self.value(normal).unflatten(-1, (self.heads, -1))
 
-    def _write(self, memory: Float[Tensor, "B M D"], kept: Float[Tensor, "B C F"]) -> Float[Tensor, "B M D"]:
+    def _write(self, memory: Float[Tensor, "B M D"], ready: tuple[Tensor, Tensor]) -> Float[Tensor, "B M D"]:
         """The memory after a segment."""
-        key, value = self._split(kept)
-        own, read = self._memory(memory, kept.dtype)
-        query = self.query(self.enter(memory).to(kept.dtype)).unflatten(-1, (self.heads, -1))
+        key, value = ready
+        own, read = self._memory(memory, key.dtype)
+        query = self.query(self.enter(memory).to(key.dtype)).unflatten(-1, (self.heads, -1))
         read = attend(query, torch.cat([own, key, own], 1), torch.cat([read, value, read], 1))
         h = memory + self.out(read.flatten(-2)).to(memory.dtype)
-        h = h + self.feed_forward(self.norm(h).to(kept.dtype)).to(memory.dtype)
+        h = h + self.feed_forward(self.norm(h).to(key.dtype)).to(memory.dtype)
         return self.leave(h)

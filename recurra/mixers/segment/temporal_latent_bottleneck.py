@@ -7,7 +7,16 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
-from recurra.parts.segment import CrossAttention, FeedForward, Open, attend_open, check_segment, none_open, through
+from recurra.parts.segment import (
+    CrossAttention,
+    FeedForward,
+    Open,
+    as_kept,
+    attend_open,
+    check_segment,
+    none_open,
+    through,
+)
 from recurra.shapes import Float, Tensor
 
 
@@ -78,7 +87,7 @@ class TemporalLatentBottleneck(Mixer):
         """Let the slow states read every full segment, then read for all steps at once."""
         kept = torch.cat([self.key(x), self.value(x), x], -1)
         query = torch.cat([self.query(x), x], -1)
-        return through(self._write, self._fast, query, kept, state, self.initial_state(len(x)), clock)
+        return through(as_kept, self._write, self._fast, query, kept, state, self.initial_state(len(x)), clock)
 
     def _fast(
         self, states: Float[Tensor, "M N D"], asked: Tensor, kept: Float[Tensor, "M C F"], place: Tensor

@@ -104,7 +104,8 @@ class TitansMAC(Mixer):
         happened = there[..., 0] > 0
         whole = happened.all(-1).all(0).tolist()
         start, reads, answers = self.learner.initial_state(len(x)), [], []
-        parts = (part.unbind(1) for part in (segments.kept, asked, segments.place, happened))
+        places = segments.place.expand(len(x), len(whole), -1)
+        parts = (part.unbind(1) for part in (segments.kept, asked, places, happened))
         for number, (kept, query, place, valid) in enumerate(zip(*parts, strict=True)):
             if segments.fresh is not None:
                 memory = choose(segments.fresh[:, number], start, memory)

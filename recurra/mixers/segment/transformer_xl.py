@@ -8,7 +8,7 @@ from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, check_segment, through
+from recurra.parts.segment import Open, as_kept, check_segment, through
 from recurra.shapes import Float, Int, Tensor
 
 # inputs, the latest last, and how many of them there are: of the steps before, and of what was compressed
@@ -84,7 +84,7 @@ class TransformerXL(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Memory, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
         """Remember every full segment, then read for all steps at once."""
-        return through(self._write, self._read, x, x, state, self.initial_state(len(x)), clock)
+        return through(as_kept, self._write, self._read, x, x, state, self.initial_state(len(x)), clock)
 
     def _read(self, memory: Memory, x: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "N Q D"]:
         """What steps find in the memory and in their segment."""
@@ -100,7 +100,7 @@ class TransformerXL(Mixer):
         return self._attend(x, past, own - index, seen)
 
     def _attend(
-        self, x: Float[Tensor, "N Q D"], past: Float[Tensor, "N L D"], distance: Int[Tensor, "N Q L"], seen: Tensor
+        self, x: Float[Tensor, "N Q D"], past: Float[Tensor, "N L D"], distance: Int[Tensor, "#N Q L"], seen: Tensor
     ) -> Float[Tensor, "N Q D"]:
         """Attention by content and distance, in every head."""
         split = (self.heads, self.size)
@@ -110,7 +110,7 @@ class TransformerXL(Mixer):
         key, value = (project(past).unflatten(-1, split).transpose(1, 2) for project in (self.key, self.value))
         wave = self.distance(self._waves(past.shape[1], x)).unflatten(-1, split)
         score = torch.einsum("nhqk,lhk->nhql", place, wave) * self.size**-0.5
-        index = distance.clamp(min=0)[:, None].expand(-1, self.heads, -1, -1)
+        index = distance.clamp(min=0)[:, None].expand(*score.shape[:2], -1, -1)
         score = score.gather(-1, index).masked_fill(~seen[:, None], -torch.inf)
         read = F.scaled_dot_product_attention(content, key, value, score.to(content.dtype))
         return self.out(read.transpose(1, 2).flatten(-2))
