@@ -5,16 +5,21 @@ as a C by C matrix; a block's inputs make its last states through a Vandermonde 
 read through another. So a step costs C + 4 N products for every feature, all of them inside matrix products, and
 states exist once a block: B T D N / C numbers. Nothing is as long as the sequence, so no power is higher than C and
 no kernel is tied to a length. Resets split a block into its sequences, one product for each.
+
+Features come first, so that a feature's products are one matrix product; a complex number is a pair side by side, as
+it lies in memory, so that nothing is copied between the two.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from recurra.ops.diag import Diag, chunk as diag_chunk
 from recurra.ops.state_space import StateSpace
-from recurra.shapes import Float, Inexact, Int, Tensor, wide, widen
+from recurra.ops.turn import turned
+from recurra.shapes import Bool, Float, Inexact, Int, Tensor, wide, widen
 
 LENGTH = 64  # steps in a block
 
@@ -35,18 +40,23 @@ def scan(
     record: StateSpace, state: Inexact[Tensor, "B D N"]
 ) -> tuple[Float[Tensor, "B T D"], Inexact[Tensor, "B D N"]]:
     x, valid = record.x, record.valid
-    steps = x.shape[1]
+    rows, steps = x.shape[:2]
     size = min(LENGTH, steps)
     blocks = -(-steps // size)
+    padding = blocks * size - steps
     kernels = _kernels(record, size)
-    inputs = F.pad(x, (0, 0, 0, blocks * size - steps)).unflatten(1, (blocks, size)).permute(3, 2, 0, 1)
-    counts = torch.full((len(x),), steps, device=x.device) if valid is None else valid.sum(1)
+    inputs = F.pad(x, (0, 0, 0, padding)) if padding else x
+    inputs = turned(inputs.flatten(0, 1)).unflatten(1, (rows, blocks, size))
     begun = record.reset
     if begun is not None:
-        begun = F.pad(begun, (0, blocks * size - steps)).unflatten(1, (blocks, size)).cumsum(2).permute(2, 0, 1)
-    before, state = _carry(kernels, inputs, begun, counts, state)
-    read = _within(kernels.pairs, inputs, begun) + _recall(kernels.recall, before, begun)
-    read = read.permute(2, 3, 1, 0).flatten(1, 2)[:, :steps]
+        begun = F.pad(begun, (0, padding)).unflatten(1, (blocks, size)).cumsum(2)
+    ends = _carry(kernels, inputs, begun, state.transpose(0, 1))
+    read = _read(kernels, inputs, ends[:, :, :-1], begun)
+    read = turned(read.flatten(1)).unflatten(0, (rows, blocks * size))[:, :steps]
+    if valid is None and not padding:
+        return read, ends[:, :, -1].transpose(0, 1)
+    counts = torch.full((rows,), steps, device=x.device) if valid is None else valid.sum(1)
+    state = _last(kernels, inputs, ends, begun, counts).transpose(0, 1)
     return read if valid is None else read.masked_fill(~valid[..., None], 0), state
 
 
@@ -55,83 +65,120 @@ class _Kernels(NamedTuple):
 
     pairs: Float[Tensor, "D C C"]  # what is read at i of input j
     recall: Float[Tensor, "D C M"]  # what is read at i of the state before the block
-    write: Float[Tensor, "D M C"]  # what is left of input j at the end of a whole block
-    left: Inexact[Tensor, "P D N"]  # what is left of a state after 0 to C steps
+    write: Float[Tensor, "D C M"]  # what is left of input j at the end of a whole block
+    left: Inexact[Tensor, "D P N"]  # what is left of a state after 0 to C steps
 
 
 def _kernels(record: StateSpace, size: int) -> _Kernels:
-    """Powers are taken in float64, by one exponential each: slow decays keep their digits over a whole block."""
-    a, read = record.log_decay, record.read
-    index = torch.arange(size + 1, dtype=torch.float64, device=a.device)[:, None, None]
-    left = widen((index * widen(a, torch.float64)).exp(), wide(a))
-    recalled = read * left
-    kernel = recalled[:-1].sum(-1)
-    kernel = (kernel.real if kernel.is_complex() else kernel).t()
+    left = _Powers.apply(record.log_decay, size)
+    kernel = (_pairs(left[:, :-1]) @ _pairs(record.read.conj())[..., None])[..., 0]
     # row i holds k_i, ..., k_0, 0, ...: windows over the kernel backwards, from the last to the first
     pairs = F.pad(kernel.flip(1), (0, size - 1)).unfold(1, size, 1).flip(1)
-    recall = torch.cat([recalled.real, -recalled.imag], -1) if recalled.is_complex() else recalled
-    return _Kernels(pairs, recall[1:].transpose(0, 1), _pairs(left[:-1].flip(0).permute(1, 2, 0), 1), left)
+    return _Kernels(pairs, _pairs((record.read[:, None] * left[:, 1:]).conj()), _pairs(left[:, :-1].flip(1)), left)
 
 
-def _pairs(x: Inexact[Tensor, "..."], axis: int) -> Float[Tensor, "..."]:
-    """Complex numbers as real parts and then imaginary parts along an axis; real numbers as they are."""
-    return torch.cat([x.real, x.imag], axis) if x.is_complex() else x
+class _Powers(Function):
+    """What is left after 0 to C steps, D C N: in float64, so that slow decays keep their digits over a whole block.
+
+    An exponential for about sqrt(C) of them: the others are products of two. One function, so that none of the float64
+    is kept for the backward.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, log_decay: Tensor, size: int) -> Tensor:
+        a = widen(log_decay, torch.float64)[:, None]
+        few = max(1, round(size**0.5))
+        index = torch.arange(size // few + 1, dtype=torch.float64, device=a.device)[:, None]
+        left = (few * index * a).exp()[:, :, None] * (index[:few] * a).exp()[:, None]
+        kind = wide(log_decay)
+        left = _pairs(widen(left.flatten(1, 2)[:, : size + 1], kind))
+        # a product with a number that is too small to be normal takes as long as a hundred others
+        left = _numbers(F.hardshrink(left, torch.finfo(kind).tiny), a)
+        ctx.save_for_backward(left)
+        return left
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (left,) = ctx.saved_tensors
+        index = torch.arange(left.shape[1], dtype=left.real.dtype, device=left.device)[:, None]
+        return (index * left.conj() * grad_outputs[0]).sum(1), None
 
 
-def _within(
-    pairs: Float[Tensor, "D C C"], inputs: Float[Tensor, "D C B Q"], begun: Int[Tensor, "C B Q"] | None
-) -> Float[Tensor, "D C B Q"]:
-    """What is read of the same block. A block with resets is its sequences, each by itself."""
+def _pairs(x: Inexact[Tensor, "... N"]) -> Float[Tensor, "... M"]:
+    """Complex numbers as pairs of real ones; real numbers as they are."""
+    return torch.view_as_real(x.resolve_conj()).flatten(-2) if x.is_complex() else x
+
+
+def _numbers(x: Float[Tensor, "... M"], like: Tensor) -> Inexact[Tensor, "... N"]:
+    """And back."""
+    return torch.view_as_complex(x.unflatten(-1, (-1, 2))) if like.is_complex() else x
+
+
+def _read(
+    kernels: _Kernels,
+    inputs: Float[Tensor, "D B Q C"],
+    before: Inexact[Tensor, "D B Q N"],
+    begun: Int[Tensor, "B Q C"] | None,
+) -> Float[Tensor, "D B Q C"]:
+    """What is read of the same block and of the states before it. A block with resets is its sequences, each alone."""
+    recalled = _pairs(before).flatten(1, 2) @ kernels.recall.mT
+    pairs = kernels.pairs.mT
     if begun is None:
-        return (pairs @ inputs.flatten(2)).view_as(inputs)
-    read = torch.zeros_like(inputs)
+        return torch.baddbmm(recalled, inputs.flatten(1, 2), pairs).view_as(inputs)
+    read = recalled.view_as(inputs).masked_fill(begun > 0, 0)
     for sequence in range(int(begun.max()) + 1):
         other = begun != sequence
-        own = (pairs @ inputs.masked_fill(other, 0).flatten(2)).view_as(inputs)
-        read = torch.where(other, read, own)
+        own = (inputs.masked_fill(other, 0).flatten(1, 2) @ pairs).view_as(inputs)
+        read = torch.where(other, read, read + own)
     return read
-
-
-def _recall(
-    recall: Float[Tensor, "D C M"], before: Inexact[Tensor, "B Q D N"], begun: Int[Tensor, "C B Q"] | None
-) -> Float[Tensor, "D C B Q"]:
-    """What is read of the states before each block, until a sequence begins."""
-    rows, blocks = before.shape[:2]
-    read = (recall @ _pairs(before, -1).permute(2, 3, 0, 1).flatten(2)).unflatten(2, (rows, blocks))
-    return read if begun is None else read.masked_fill(begun > 0, 0)
 
 
 def _carry(
     kernels: _Kernels,
-    inputs: Float[Tensor, "D C B Q"],
-    begun: Int[Tensor, "C B Q"] | None,
+    inputs: Float[Tensor, "D B Q C"],
+    begun: Int[Tensor, "B Q C"] | None,
+    state: Inexact[Tensor, "D B N"],
+) -> Inexact[Tensor, "D B Q_and_1 N"]:
+    """The states before every block, and after the last."""
+    written = inputs if begun is None else inputs.masked_fill(begun != begun[..., -1:], 0)
+    drives, across = _written(kernels, written).unbind(2), kernels.left[:, -1:]
+    resets = [None] * len(drives) if begun is None else (begun[..., -1] > 0).unbind(1)
+    ends = [state]
+    for drive, reset in zip(drives, resets, strict=True):
+        kept = ends[-1] if reset is None else _forget(reset, ends[-1])
+        ends.append(torch.addcmul(drive, across, kept))
+    return torch.stack(ends, 2)
+
+
+def _last(
+    kernels: _Kernels,
+    inputs: Float[Tensor, "D B Q C"],
+    ends: Inexact[Tensor, "D B Q_and_1 N"],
+    begun: Int[Tensor, "B Q C"] | None,
     counts: Int[Tensor, " B"],
-    state: Inexact[Tensor, "B D N"],
-) -> tuple[Inexact[Tensor, "B Q D N"], Inexact[Tensor, "B D N"]]:
-    """The states before every block, and after each row's last step."""
-    size = inputs.shape[1]
-    last = inputs if begun is None else inputs.masked_fill(begun != begun[-1], 0)
-    drive = _written(kernels, last).permute(2, 3, 0, 1)
-    resets = None if begun is None else begun[-1] > 0
-    ends, _ = diag_chunk.scan(Diag(kernels.left[-1], drive, reset=resets), state)
-    ends = torch.cat([state[:, None], ends], 1)
-    rows, blocks, rest = torch.arange(len(state), device=state.device), counts // size, counts % size
+) -> Inexact[Tensor, "D B N"]:
+    """The states after each row's last step."""
+    size = inputs.shape[3]
+    rows, blocks, rest = torch.arange(len(counts), device=counts.device), counts // size, (counts % size)[:, None]
     # the block that a row ends inside of: its steps moved to the end, as if the block were whole
-    index = torch.arange(size, device=state.device)[:, None] - size + rest
-    block = blocks.clamp(max=inputs.shape[3] - 1)
-    shape = (*inputs.shape[:2], len(state))
-    tail = inputs[..., rows, block].gather(1, index.clamp(min=0).expand(shape))
-    outside, forgotten = index < 0, None
+    index = torch.arange(size, device=counts.device) - size + rest
+    block, outside, index = blocks.clamp(max=inputs.shape[2] - 1), index < 0, index.clamp(min=0)
+    tail = inputs[:, rows, block].gather(2, index.expand(len(inputs), -1, -1))
+    kept = ends[:, rows, blocks]
     if begun is not None:
-        begun = begun[:, rows, block].gather(0, index.clamp(min=0))
-        outside, forgotten = outside | (begun != begun[-1]), (begun[-1] > 0) & (rest > 0)
-    written = _written(kernels, tail.masked_fill(outside, 0)[..., None])[..., 0].permute(2, 0, 1)
-    kept = ends[rows, blocks]
-    kept = kept if forgotten is None else kept.masked_fill(forgotten[:, None, None], 0)
-    return ends[:, :-1], kernels.left[rest] * kept + written
+        begun = begun[rows, block].gather(1, index)
+        outside = outside | (begun != begun[:, -1:])
+        kept = _forget((begun[:, -1:] > 0) & (rest > 0), kept)
+    written = _written(kernels, tail.masked_fill(outside, 0)[:, :, None])[:, :, 0]
+    return torch.addcmul(written, kernels.left[:, rest[:, 0]], kept)
 
 
-def _written(kernels: _Kernels, inputs: Float[Tensor, "D C B Q"]) -> Inexact[Tensor, "D N B Q"]:
+def _forget(reset: Bool[Tensor, "..."], state: Inexact[Tensor, "D B N"]) -> Inexact[Tensor, "D B N"]:
+    return state.masked_fill(reset.reshape(-1, 1), 0)
+
+
+def _written(kernels: _Kernels, inputs: Float[Tensor, "D B Q C"]) -> Inexact[Tensor, "D B Q N"]:
     """The states that whole blocks of inputs leave behind."""
-    states = (kernels.write @ inputs.flatten(2)).unflatten(2, inputs.shape[2:])
-    return torch.complex(*states.chunk(2, 1)) if kernels.left.is_complex() else states
+    states = inputs.flatten(1, 2) @ kernels.write
+    return _numbers(states.unflatten(1, inputs.shape[1:3]), kernels.left)
