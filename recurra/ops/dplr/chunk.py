@@ -1,13 +1,20 @@
-"""`DiagonalPlusLowRank` as a `LinearSystem` of twice as many real states, where all steps are of one length.
+r"""`DiagonalPlusLowRank` as a `LinearSystem` of twice as many real states, where all steps are of one length.
 
-The matrix's columns are what one step makes of each unit vector. S4's own kernel, by a Cauchy product, is of one length
-and knows neither a state nor a reset. Blocks need the powers of the matrix for what they read of the states before
-them, and with those their kernel is there already.
+With :math:`v = (1 - \tfrac{\Delta}{2} \lambda)^{-1}` and
+:math:`s = \tfrac{\Delta}{2} / (1 + \tfrac{\Delta}{2} p^* v p)` a step is again a diagonal and an outer product, as
+:math:`1 + v (1 + \tfrac{\Delta}{2} \lambda) = 2 v`:
+
+.. math::
+    h_t = v (1 + \tfrac{\Delta}{2} \lambda)\, h_{t-1} - 2 s\, v p\, (p^* v\, h_{t-1})
+    + \Delta\, v b\, x_t - \Delta s\, v p\, (p^* v\, b)\, x_t
+
+S4's own kernel, by a Cauchy product, is of one length and knows neither a state nor a reset. Blocks need the powers of
+the matrix for what they read of the states before them, and with those their kernel is there already.
 """
 
 import torch
 
-from recurra.ops.dplr import DiagonalPlusLowRank, loop
+from recurra.ops.dplr import DiagonalPlusLowRank
 from recurra.ops.linear_system import LinearSystem, chunk as linear_system_chunk
 from recurra.shapes import Float, Inexact, Tensor, widen
 
@@ -33,13 +40,20 @@ def _real(x: Inexact[Tensor, "... N"]) -> Float[Tensor, "... M"]:
 
 def _lowered(record: DiagonalPlusLowRank) -> LinearSystem:
     """In float64, as the powers will be taken: slow decays keep their digits."""
-    wide = DiagonalPlusLowRank(record.x, *(widen(x, torch.float64) for x in record[1:6]))
-    features, units = record.write.shape
-    units_of_each = torch.eye(units, dtype=wide.write.dtype, device=record.x.device)
-    basis = torch.cat([units_of_each, 1j * units_of_each])[:, None].expand(-1, features, -1)
-    nothing = torch.zeros(features, dtype=torch.float64, device=record.x.device)
-    columns = loop.advance(wide, wide.step, basis, nothing)
-    write = loop.advance(wide, wide.step, torch.zeros_like(basis[0]), nothing + 1)
-    matrix = _real(columns).permute(1, 2, 0)
-    read = 2 * _real(wide.read.conj())[:, None]
-    return LinearSystem(record.x, matrix, _real(write), read, record.reset, record.valid)
+    half, diagonal, low, write, read = (widen(x, torch.float64) for x in record[1:6])
+    half = half[:, None] / 2
+    inverse = 1 / (1 - half * diagonal)
+    turned = inverse * low
+    reads = _both(inverse * low.conj())
+    share = half / (1 + half * (reads * _real(low)).sum(-1, keepdim=True))
+    kept, column = (1 + half * diagonal) * inverse, -2 * share * turned
+    real, imaginary = torch.diag_embed(kept.real), torch.diag_embed(kept.imag)
+    matrix = torch.cat([torch.cat([real, -imaginary], 2), torch.cat([imaginary, real], 2)], 1)
+    matrix = matrix + _real(column)[..., None] * reads[:, None]
+    written = 2 * half * inverse * write - 2 * half * share * turned * (reads * _real(write)).sum(-1, keepdim=True)
+    return LinearSystem(record.x, matrix, _real(written), _both(read)[:, None], record.reset, record.valid)
+
+
+def _both(weight: Inexact[Tensor, "D N"]) -> Float[Tensor, "D M"]:
+    """What sums real and imaginary parts to the weighted sum of numbers and their conjugates."""
+    return 2 * _real(weight.conj())
