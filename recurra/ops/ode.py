@@ -30,6 +30,11 @@ class Solver(NamedTuple):
     steps: int
     tolerance: float | None
 
+    @property
+    def stages(self) -> int:
+        """Slopes that one step of the method looks at; 0 where it adapts."""
+        return len(TABLEAUS[self.method][1]) if self.method in TABLEAUS else 0
+
 
 def solver(method: str, steps: int, tolerance: float | None) -> Solver:
     """A method, how many steps of it make one step of the clock, and the error allowed where the method adapts.
@@ -71,6 +76,38 @@ def solve(
     for _ in range(how.steps):
         h = step(how, field, h, length, *held)
     return h
+
+
+def tick(
+    how: Solver,
+    number: int,
+    product: Float[Tensor, "*F"],
+    state: tuple[Float[Tensor, "*F"], ...],
+    time: Float[Tensor, "*F"],
+    held: Float[Tensor, "*_"],
+    bias: Float[Tensor, "*_"],
+) -> tuple[Float[Tensor, "*F"], ...]:
+    r"""One product of a flow of fixed steps along :math:`W_2 \tanh(W_1 h + v) + b`: for a cell's rule of several ticks.
+
+    The method's every slope takes two, by W_1 and by W_2; `2 * how.stages * how.steps` make the whole flow. Returned
+    are what the next product is of (after the last tick: h), h before the method's step, and the moves it has tried.
+
+    Args:
+        how: the method.
+        number: which tick of the flow this is.
+        product: by one of the two matrices, of `state[0]`.
+        state: what the tick before returned, at first (h,).
+        time: how long the flow is.
+        held: v.
+        bias: b.
+    """
+    stages, ends = TABLEAUS[how.method]
+    stage, second = divmod(number % (2 * how.stages), 2)
+    h, moves = state[1 if stage or second else 0], [*state[2 : 2 + stage]]
+    if not second:
+        return torch.tanh(product + held), h, *moves
+    moves.append(time / how.steps * (product + bias))
+    return (_moved(h, ends, moves),) if stage == how.stages - 1 else (_moved(h, stages[stage + 1], moves), h, *moves)
 
 
 def _fixed(how: Solver, field: Callable[..., Tensor], h: Tensor, length: Tensor, *held: Tensor) -> Tensor:

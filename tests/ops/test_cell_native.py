@@ -55,7 +55,20 @@ def many(drive, recur, state):
     return x / 4, (torch.tanh(x / 4 + torch.tensor(0.25)),)
 
 
+def ticking(drive, recur, state, scale, *, tick):
+    """Three ticks with two gates and two R's: the state's second vector changes midway, one vector is handed on."""
+    h, c = state[:2]
+    if tick == 0:
+        return h, (torch.tanh(drive[0] + recur[0]), c, torch.sigmoid(recur[1]) * h)
+    if tick == 1:
+        return h, (h, c + scale * recur[0] * recur[1], state[2] + h)
+    h = torch.sigmoid(drive[1] + recur[1]) * torch.tanh(c + recur[0]) + 0.1 * state[2]
+    return h - c, (h, torch.tanh(c))
+
+
 RULES = {
+    "ticking": Rule("ticking", ticking, 2, 2, state=2, params=1, operator="ticks", ticks=(0, 1, 0), handed=1),
+    "gru_before": rules.GRU_BEFORE,
     "lstm": rules.LSTM,
     "gru": rules.GRU_AFTER,
     "relu": rules.ELMAN_RELU,
@@ -72,7 +85,8 @@ def _make(rule, B, T, heads=1, d=6, dtype=torch.float64, inputs=None):
     """A record with W where `inputs` says its width, and a state."""
     N = heads * d
     wide = lambda *shape: torch.randn(shape, dtype=torch.float64)  # noqa: E731
-    weight = wide(rule.recur, N) / 1.5 if rule.operator == "diagonal" else wide(rule.recur, heads, d, d) / d**0.5
+    rows = rule.recur * (max(rule.ticks) + 1)
+    weight = wide(rows, N) / 1.5 if rule.operator == "diagonal" else wide(rows, heads, d, d) / d**0.5
     params = torch.rand(rule.params, N, dtype=torch.float64) if rule.params else None
     state = [wide(B, N) / 2 for _ in range(rule.state)]
     if rule.state == 4:
@@ -119,7 +133,7 @@ def test_any_shape_equals_the_loop(name, shape, how):
 
 @pytest.mark.parametrize("how", ["plain", "reset", "valid", "both"])
 @pytest.mark.parametrize("time_first", [False, True])
-@pytest.mark.parametrize("name", ["lstm", "gru", "paragru"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "paragru", "ticking"])
 def test_a_projection_in_several_pieces_equals_the_loop(name, time_first, how, monkeypatch):
     monkeypatch.setattr(native, "PIECE", 20)
     record, state = _make(RULES[name], 3, 37, 1, 10, inputs=7)
@@ -137,7 +151,7 @@ def test_a_projection_in_several_pieces_equals_the_loop(name, time_first, how, m
 @pytest.mark.parametrize(("B", "T", "heads", "d", "inputs"), [
     (1, 1, 1, 16, 16), (1, 1, 1, 37, 50), (1, 5, 2, 24, 3), (4, 1, 1, 33, 16), (7, 2, 4, 17, 40), (16, 1, 1, 40, 7),
 ])  # fmt: skip
-@pytest.mark.parametrize("name", ["lstm", "gru", "oscillator", "paragru"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "oscillator", "paragru", "ticking", "gru_before"])
 def test_a_few_steps_read_the_weights_where_they_lie(name, B, T, heads, d, inputs, dtype, how):
     record, state = _make(RULES[name], B, T, heads, d, dtype, inputs)
     clock, before = _clock(B, T, how), [x.clone() for x in state]
@@ -164,7 +178,7 @@ def test_single_precision_errs_at_most_twice_as_much_as_the_loop(name):
 
 
 @pytest.mark.parametrize("shape", [(9, 60, 1, 160), (1, 200, 1, 200), (2, 150, 1, 160)], ids=str)
-@pytest.mark.parametrize("name", ["lstm", "gru", "oscillator", "paragru"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "oscillator", "paragru", "ticking"])
 def test_threads_share_rows_or_units(name, shape):
     """Sizes at which two threads do run, by rows and by units."""
     record, state = _make(RULES[name], *shape)
@@ -234,7 +248,7 @@ REFUSED = {
     "constant power": _rule(lambda d, r, s: (d[0] ** r[0], s)),
     "out of range": _rule(lambda d, r, s: (d[0] + d[1], s), state=2),
     "returned 1 states and declares 2": _rule(lambda d, r, s: (d[0], (d[0],)), state=2),
-    "own products": rules.GRU_BEFORE,
+    "own products": _rule(lambda d, r, s: (d[0] + s[0] @ r[0][0, 0], s), operator="own"),
 }
 
 

@@ -2,23 +2,26 @@
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan, Vectors
-from recurra.ops.cell.rules import gru_before
+from recurra.ops import Cell, Scan, Vectors
+from recurra.ops.cell.rules import GRU_BEFORE, gru_before
+from recurra.ops.steps import blank
 from recurra.parts.elapsed import elapsed
 from recurra.parts.init import gates_
 from recurra.shapes import Float, Tensor
 
 
-def gru_d(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Vectors]:
-    """What time has left of the state, and then a gated recurrent unit."""
+def gru_d(drive: Vectors, recur: Vectors, state: Vectors, *, tick: int) -> tuple[Tensor, Vectors]:
+    """A gated recurrent unit, and then what time will leave of its state until the next step."""
     *gates, kept = drive
-    return gru_before(tuple(gates), recur, (kept * state[0],))
+    h, new = gru_before(tuple(gates), recur, state, tick=tick)
+    return h, (kept * h,) if tick == 2 else new
 
 
-RULE = Rule("gru_d", gru_d, 4, 3, operator="own")
+RULE = GRU_BEFORE._replace(name="gru_d", function=gru_d, drive=4)
 
 
 class GRUD(Mixer):
@@ -64,6 +67,9 @@ class GRUD(Mixer):
         time = elapsed(x, clock)
         rate, bias = self.decay_rate.to(time.dtype), self.decay_bias.to(time.dtype)
         kept = torch.exp(-torch.relu(rate * time + bias))
-        drive = torch.cat([self.input(x).to(time.dtype), kept], -1)
-        read, state = self.scan(Cell(RULE, drive, self.weight), state, clock)
+        if clock is not None and clock.valid is not None:
+            kept = blank(clock.valid, kept, 1.0)
+        # products are of what is left of h: so each step leaves what will be left at the next, the last all of it
+        drive = torch.cat([self.input(x).to(time.dtype), F.pad(kept[:, 1:], (0, 0, 0, 1), value=1.0)], -1)
+        read, state = self.scan(Cell(RULE, drive, self.weight), (state[0] * kept[:, 0],), clock)
         return read.to(x.dtype), state

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan, Vectors
-from recurra.ops.ode import Solver, solve, solver
+from recurra.ops.ode import Solver, solve, solver, tick as flow_tick
 from recurra.parts.elapsed import timed_drive
 from recurra.parts.init import small_field_
 from recurra.shapes import Float, Tensor
@@ -47,8 +47,7 @@ class NeuralODE(Mixer):
 
     def __init__(self, width: int, *, method: str = "rk4", steps: int = 1, tolerance: float | None = None) -> None:
         super().__init__()
-        step = functools.partial(_step, how=solver(method, steps, tolerance))
-        self.rule = Rule("neural_ode", step, 2, 2, params=1, operator="own")
+        self.rule = _rule(solver(method, steps, tolerance))
         self.input = nn.Linear(width, width)
         self.weight = nn.Parameter(torch.empty(2, width, width))
         self.bias = nn.Parameter(torch.zeros(1, width))
@@ -62,13 +61,31 @@ class NeuralODE(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], ...], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
         drive = timed_drive(self.input(x), x.shape[-1], clock)
-        read, state = self.scan(Cell(self.rule, drive, self.weight, self.bias), state, clock)
+        read, state = self.scan(Cell(self.rule, drive, self.weight[:, None], self.bias), state, clock)
         return read.to(x.dtype), state
+
+
+@functools.cache
+def _rule(how: Solver) -> Rule:
+    if not how.stages:
+        return Rule("neural_ode", functools.partial(_step, how=how), 2, 2, params=1, operator="own")
+    step, ticks = functools.partial(_tick, how=how), (0, 1) * (how.stages * how.steps)
+    return Rule("neural_ode", step, 2, 1, params=1, operator="ticks", ticks=ticks, handed=how.stages)
+
+
+def _tick(
+    drive: Vectors, recur: Vectors, state: Vectors, bias: Tensor, *, how: Solver, tick: int
+) -> tuple[Tensor, Vectors]:
+    """Flow for a part of the step's time, its input held."""
+    held, time = drive
+    new = flow_tick(how, tick, recur[0], state, time, held, bias)
+    return new[0], new
 
 
 def _step(drive: Vectors, recur: Vectors, state: Vectors, bias: Tensor, *, how: Solver) -> tuple[Tensor, Vectors]:
     """Flow for the step's time, its input held."""
-    (held, time), ((first, second),) = drive, recur
+    (held, time), (weight,) = drive, recur
+    first, second = weight[:, 0]
 
     h = solve(
         how, lambda h, held: F.linear(torch.tanh(F.linear(h, first) + held), second, bias), state[0], time[:, :1], held

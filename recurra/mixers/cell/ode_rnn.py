@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan, Vectors
-from recurra.ops.cell.rules import gru_before
-from recurra.ops.ode import Solver, solve, solver
+from recurra.ops.cell.rules import GRU_BEFORE, gru_before
+from recurra.ops.ode import Solver, solve, solver, tick as flow_tick
 from recurra.parts.elapsed import timed_drive
 from recurra.parts.init import gates_, small_field_
 from recurra.shapes import Float, Tensor
@@ -51,8 +51,7 @@ class ODERNN(Mixer):
 
     def __init__(self, width: int, *, method: str = "rk4", steps: int = 1, tolerance: float | None = None) -> None:
         super().__init__()
-        step = functools.partial(_step, how=solver(method, steps, tolerance))
-        self.rule = Rule("ode_rnn", step, 4, 5, params=2, operator="own")
+        self.rule = _rule(solver(method, steps, tolerance))
         self.input = nn.Linear(width, 3 * width)
         self.recurrent = nn.Parameter(torch.empty(3, width, width))
         self.weight = nn.Parameter(torch.empty(2, width, width))
@@ -68,9 +67,30 @@ class ODERNN(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], ...], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
         drive = timed_drive(self.input(x), x.shape[-1], clock)
-        weight = torch.cat([self.recurrent, self.weight])
+        weight = torch.cat([self.recurrent, self.weight])[:, None]
         read, state = self.scan(Cell(self.rule, drive, weight, self.bias), state, clock)
         return read.to(x.dtype), state
+
+
+@functools.cache
+def _rule(how: Solver) -> Rule:
+    if not how.stages:
+        return Rule("ode_rnn", functools.partial(_step, how=how), 4, 5, params=2, operator="own")
+    step, flow = functools.partial(_tick, how=how), (3, 4) * (how.stages * how.steps)
+    ticks, handed = (*flow, *GRU_BEFORE.ticks), max(how.stages, GRU_BEFORE.handed)
+    return Rule("ode_rnn", step, 4, 1, params=2, operator="ticks", ticks=ticks, handed=handed)
+
+
+def _tick(
+    drive: Vectors, recur: Vectors, state: Vectors, hidden_bias: Tensor, bias: Tensor, *, how: Solver, tick: int
+) -> tuple[Tensor, Vectors]:
+    """Flow for a part of the step's time; after that, see the observation."""
+    *gates, time = drive
+    seeing = tick - 2 * how.stages * how.steps
+    if seeing >= 0:
+        return gru_before(tuple(gates), recur, state, tick=seeing)
+    new = flow_tick(how, tick, recur[0], state, time, hidden_bias, bias)
+    return new[0], new
 
 
 def _step(
@@ -78,7 +98,11 @@ def _step(
 ) -> tuple[Tensor, Vectors]:
     """Flow until the observation, then see it."""
     (*gates, time), (weight,) = drive, recur
-    first, second = weight[3:]
+    first, second = weight[3:, 0]
 
     h = solve(how, lambda h: F.linear(torch.tanh(F.linear(h, first, hidden_bias)), second, bias), state[0], time[:, :1])
-    return gru_before(tuple(gates), (weight[:3, None],), (h,))
+    new: Vectors = (h,)
+    for tick, kind in enumerate(GRU_BEFORE.ticks):
+        h, left = gru_before(tuple(gates), (F.linear(new[0], weight[kind, 0]),), new, tick=tick)
+        new = (*left, *new[len(left) :])
+    return h, (h,)

@@ -1,5 +1,6 @@
 """Nonlinear recurrences: a pointwise rule over a recurrent operator. A cell is data; engines run it."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,6 +20,11 @@ class Rule(NamedTuple):
     `operator` says what R is: "dense", blocks `(recur, heads, d, d)` with heads * d = N (one block when full);
     "diagonal", `(recur, N)`; "none"; or "own": the rule gets the weight itself as `recur = (weight,)` and does its
     own products, for recurrences that are not pointwise over one product. Those run by the loop.
+
+    Or "ticks": a step is several products, one after another. `ticks` says which of several R, `(kinds * recur, heads,
+    d, d)`, each of them multiplies `state[0]` by. The function is called once a tick, with its number as `tick`. All
+    but the last may return, after the state, up to `handed` more vectors for the next (what a tick does not return
+    stays what it was); only what the last one reads is read.
     """
 
     name: str
@@ -28,6 +34,12 @@ class Rule(NamedTuple):
     state: int = 1
     params: int = 0
     operator: str = "dense"
+    ticks: tuple[int, ...] = (0,)
+    handed: int = 0
+
+    def at(self, tick: int) -> Callable[..., tuple[Tensor, Vectors]]:
+        """The function of one tick."""
+        return functools.partial(self.function, tick=tick) if self.operator == "ticks" else self.function
 
 
 class Cell(NamedTuple):

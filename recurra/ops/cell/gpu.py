@@ -232,6 +232,8 @@ def _compiled(rule: Rule) -> tuple[Any, ...]:
 def declines(record: Cell, state: tuple[Tensor, ...]) -> str | None:
     """A rule that makes its own products or has no trace, a projected state, a large R, or what no kernel takes."""
     rule, x, weight, params, _, _, _, entering, bias = record
+    if rule.operator == "ticks":
+        return "the GPU's kernel makes one product a step"
     reason = gpu.declines(x, weight, params, entering, bias, *state)
     shapes = (None if part is None else part.shape for part in record[1:])
     reason = reason or unknown(rule, [part.shape for part in state], *shapes)

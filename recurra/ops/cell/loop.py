@@ -13,8 +13,8 @@ def declines(record: Cell, state: tuple[Tensor, ...]) -> str | None:
     return None
 
 
-def recur(record: Cell, hidden: Float[Tensor, "B M"]) -> tuple[Tensor, ...]:
-    """R h, as the rule wants it."""
+def recur(record: Cell, hidden: Float[Tensor, "B M"], kind: int = 0) -> tuple[Tensor, ...]:
+    """R h, as the rule wants it; where there are several R, of one kind."""
     weight, operator = record.weight, record.rule.operator
     if operator == "none":
         return ()
@@ -23,6 +23,8 @@ def recur(record: Cell, hidden: Float[Tensor, "B M"]) -> tuple[Tensor, ...]:
         return (weight,)
     if operator == "diagonal":
         return (weight[:, None] * hidden).unbind(0)
+    if operator == "ticks":
+        weight = weight[kind * record.rule.recur : (kind + 1) * record.rule.recur]
     gates, heads, rows, columns = weight.shape
     if heads == 1:
         return F.linear(hidden, weight.reshape(gates * rows, columns)).chunk(gates, -1)
@@ -42,7 +44,10 @@ def scan(
     for drive, begins, happens in zip(record.drive.unbind(1), resets, valids, strict=True):
         if begins is not None:
             state = tuple(restart(begins, x) for x in state)
-        read, new = rule.function(drive.chunk(rule.drive, -1), recur(record, state[0]), state, *params)
+        given, new, read = drive.chunk(rule.drive, -1), state, drive
+        for tick, kind in enumerate(rule.ticks):
+            read, left = rule.at(tick)(given, recur(record, new[0], kind), new, *params)
+            new = left if tick == len(rule.ticks) - 1 else (*left, *new[len(left) :])
         if record.project is not None:
             read = F.linear(read, record.project)
             new = (read, *new[1:])

@@ -22,6 +22,7 @@ from recurra.ops.cell.step import Given
 from recurra.ops.cell.trace import Untraceable, gathered
 from recurra.shapes import Float, Tensor
 
+TICKS = 16  # products a step whose C does not take too long to compile
 PIECE = 1024  # rows of W x that are made at once
 CROWD = 48  # rows with which torch's products come to be worth what they cost to begin
 
@@ -38,6 +39,7 @@ class Kernel(NamedTuple):
     engine: str
     rule: Rule
     saved: int
+    operands: tuple[int, ...]
     params: int
     shared: bool
 
@@ -45,14 +47,16 @@ class Kernel(NamedTuple):
 @functools.cache
 def _kernel(rule: Rule) -> Kernel | str:
     """The kernel of a rule, or why there is none."""
+    if len(rule.ticks) > TICKS:
+        return f"a step of {rule.name} is {len(rule.ticks)} products, and C is written for {TICKS} at most"
     try:
-        source, saved, params, shared = emit(rule)
+        source, saved, operands, params, shared = emit(rule)
     except Untraceable as reason:
         return str(reason)
     name = re.sub(r"\W", "_", rule.name)
     engine = f"cell-{name}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
     native.write(engine, source)
-    return Kernel(engine, rule, saved, params, shared)
+    return Kernel(engine, rule, saved, operands, params, shared)
 
 
 def declines(record: Cell, state: tuple[Tensor, ...]) -> str | None:
@@ -109,6 +113,7 @@ def unknown(
     (B, T, inputs), N = drive, state[0][-1]
     heads = weight[1] if weight is not None and len(weight) == 4 else 1
     own = {"dense": (rule.recur, heads, N // heads, N // heads), "diagonal": (rule.recur, N), "none": None}
+    own["ticks"] = ((max(rule.ticks) + 1) * rule.recur, heads, N // heads, N // heads)
     masks, driven = (None, (B, T)), (rule.drive * N,)
     fits = (
         min(B, T, inputs, N) > 0
@@ -296,7 +301,8 @@ class _Gradients:
         drive = _timed(B, T, rule.drive * self.N, self.source)
         if self.by is None:
             self.x = drive = _like(self.source, rule.drive * self.N)
-        return drive, None if self.kernel.shared else _timed(B, T, rule.recur * self.N, self.source)
+        recur = len(rule.ticks) * rule.recur
+        return drive, None if self.kernel.shared else _timed(B, T, recur * self.N, self.source)
 
     def add(self, piece: _Piece, drive: Tensor, recur: Tensor | None, saved: Tensor) -> None:
         if self.by is not None:
@@ -308,15 +314,18 @@ class _Gradients:
             if self.x is not None:
                 torch.mm(rows, self.by, out=piece.rows(self.x))
         if self.weight is not None:
-            # state[0] before each step is the first of what was saved
-            hidden = piece.rows(saved)[:, : self.N]
-            self._outer((drive if recur is None else recur).transpose(0, 1).flatten(0, 1), hidden)
+            rule, kept = self.kernel.rule, piece.rows(saved).split(self.N, 1)
+            rows = (drive if recur is None else recur).transpose(0, 1).flatten(0, 1).chunk(len(rule.ticks), 1)
+            kinds = self.weight.split(rule.recur)
+            for kind, of_tick, place in zip(rule.ticks, rows, self.kernel.operands, strict=True):
+                _outer(kinds[kind], of_tick, kept[place])
 
-    def _outer(self, rows: Tensor, hidden: Tensor) -> None:
-        assert self.weight is not None
-        gates, heads, d, _ = self.weight.shape
-        if heads == 1:
-            self.weight.view(gates * d, d).addmm_(rows.T, hidden)
-        else:
-            blocks = rows.unflatten(-1, (gates, heads, d)), hidden.unflatten(-1, (heads, d))
-            self.weight += torch.einsum("rghi,rhj->ghij", *blocks)
+
+def _outer(weight: Float[Tensor, "G H d d"], rows: Tensor, hidden: Tensor) -> None:
+    """Add the products of what goes into R and what comes out of it."""
+    gates, heads, d, _ = weight.shape
+    if heads == 1:
+        weight.view(gates * d, d).addmm_(rows.T, hidden)
+    else:
+        blocks = rows.unflatten(-1, (gates, heads, d)), hidden.unflatten(-1, (heads, d))
+        weight += torch.einsum("rghi,rhj->ghij", *blocks)

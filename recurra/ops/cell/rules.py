@@ -1,7 +1,6 @@
 """The cells that everybody means by their name, as data. A rule is pointwise: nothing here knows about time."""
 
 import torch
-from torch.nn import functional as F
 
 from recurra.ops.cell import Rule, Vectors
 from recurra.shapes import Tensor
@@ -49,13 +48,15 @@ def gru_after(drive: Vectors, recur: Vectors, state: Vectors, candidate_bias: Te
     return h, (h,)
 
 
-def gru_before(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Vectors]:
-    """Reset before the product, so the candidate needs a product of its own; `recur` is R, `(3, 1, N, N)`."""
-    (h,), (weight,) = state, recur
-    own, candidate_own = weight[:2].flatten(0, 2), weight[2, 0]
-    reset, update = torch.sigmoid(torch.cat(drive[:2], -1) + F.linear(h, own)).chunk(2, -1)
-    candidate = torch.tanh(drive[2] + F.linear(reset * h, candidate_own))
-    h = (1 - update) * candidate + update * h
+def gru_before(drive: Vectors, recur: Vectors, state: Vectors, *, tick: int) -> tuple[Tensor, Vectors]:
+    """Reset before the product, so the candidate's comes after: ticks for the gates update, reset, and for the rest."""
+    if tick == 0:
+        h = state[0]
+        return h, (h, torch.sigmoid(drive[1] + recur[0]), h)
+    _, update, h = state[:3]
+    if tick == 1:
+        return h, (torch.sigmoid(drive[0] + recur[0]) * h,)
+    h = (1 - update) * torch.tanh(drive[2] + recur[0]) + update * h
     return h, (h,)
 
 
@@ -64,4 +65,4 @@ ELMAN_RELU = Rule("elman_relu", elman_relu, 1, 1)
 LSTM = Rule("lstm", lstm, 4, 4, state=2)
 LSTM_PEEPHOLE = Rule("lstm_peephole", lstm_peephole, 4, 4, state=2, params=3)
 GRU_AFTER = Rule("gru_after", gru_after, 3, 3, params=1)
-GRU_BEFORE = Rule("gru_before", gru_before, 3, 3, operator="own")
+GRU_BEFORE = Rule("gru_before", gru_before, 3, 1, operator="ticks", ticks=(1, 0, 2), handed=2)

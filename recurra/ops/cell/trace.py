@@ -143,11 +143,12 @@ def _power(graph: Graph, x: Any, exponent: Any) -> Number:
     return result
 
 
-def counts(rule: Rule) -> dict[str, int]:
-    """How many vectors go in under each name."""
+def counts(rule: Rule, tick: int = 0) -> dict[str, int]:
+    """How many vectors go into a tick under each name."""
     diagonal = rule.recur if rule.operator == "diagonal" else 0
-    inputs = {"drive": rule.drive, "recur": rule.recur - diagonal, "state": rule.state}
-    return inputs | {"params": rule.params + diagonal, "g_read": 1, "g_state": rule.state}
+    every, last = rule.state + rule.handed, tick == len(rule.ticks) - 1
+    inputs = {"drive": rule.drive, "recur": rule.recur - diagonal, "state": every}
+    return inputs | {"params": rule.params + diagonal, "g_read": int(last), "g_state": rule.state if last else every}
 
 
 def gathered(record: Cell) -> Cell:
@@ -159,33 +160,36 @@ def gathered(record: Cell) -> Cell:
     return record._replace(params=both, weight=None)
 
 
-def apply(rule: Rule, drive: tuple, recur: tuple, state: tuple, params: tuple) -> tuple[Any, tuple]:
-    """The rule on parameters that end with a diagonal R, if there is one."""
+def apply(rule: Rule, tick: int, drive: tuple, recur: tuple, state: tuple, params: tuple) -> tuple[tuple, tuple]:
+    """What is read and what is left of a tick, of parameters that end with a diagonal R, if there is one."""
     own, diagonal = params[: rule.params], params[rule.params :]
-    read, new = rule.function(drive, tuple(a * state[0] for a in diagonal) or recur, state, *own)
+    given = state if tick else state[: rule.state]
+    read, new = rule.at(tick)(drive, tuple(a * state[0] for a in diagonal) or recur, given, *own)
+    if tick < len(rule.ticks) - 1:
+        return (), (*new, *state[len(new) :])
     if len(new) != rule.state:
         raise Untraceable(f"the rule {rule.name} returned {len(new)} states and declares {rule.state}")
-    return read, new
+    return (read,), new
 
 
-def trace(rule: Rule) -> Traced:
-    """Trace a rule and its gradient.
+def trace(rule: Rule, tick: int = 0) -> Traced:
+    """Trace one tick of a rule and its gradient.
 
     Raises:
         Untraceable: it cannot be said in the words above; the first that is missing is named.
     """
-    sizes = counts(rule)
+    sizes = counts(rule, tick)
     ins = dict(list(sizes.items())[:4])
 
     def joint(*flat: Tensor) -> list[Tensor]:
         values = split(flat, sizes)
         leaves = [x.detach().requires_grad_() for name in ins for x in values[name]]
         with torch.enable_grad():
-            read, new = apply(rule, *split(leaves, ins).values())
-        ends = zip((read, *new), (*values["g_read"], *values["g_state"]), strict=True)
+            read, new = apply(rule, tick, *split(leaves, ins).values())
+        ends = zip((*read, *new), (*values["g_read"], *values["g_state"]), strict=True)
         ends = [(y, g) for y, g in ends if y.requires_grad]
         grads = torch.autograd.grad([y for y, _ in ends], leaves, [g for _, g in ends], materialize_grads=True)
-        return [read, *new, *grads]
+        return [*read, *new, *grads]
 
     names = [f"{name}{i}" for name, count in sizes.items() for i in range(count)]
     recorder = _Recorder()
@@ -202,7 +206,7 @@ def trace(rule: Rule) -> Traced:
         raise
     except Exception as error:
         raise Untraceable(f"the rule {rule.name} cannot be traced: {error}") from error
-    out = {"read": 1, "state": rule.state} | {f"g_{name}": count for name, count in ins.items()}
+    out = {"read": sizes["g_read"], "state": sizes["g_state"]} | {f"g_{name}": count for name, count in ins.items()}
     return Traced(recorder.graph, split(inputs, sizes), split(numbers, out))
 
 
