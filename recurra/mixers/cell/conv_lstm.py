@@ -1,4 +1,8 @@
-"""Long short-term memory on a grid of pixels."""
+"""Long short-term memory on a grid of pixels.
+
+Its convolution is a linear map. On a small grid the map is written out, once a call, and all steps are the compiled
+cell's; on a large one that would be far more work than the convolution of every step.
+"""
 
 import functools
 
@@ -9,8 +13,10 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan, Vectors
-from recurra.ops.cell.rules import lstm_peephole
+from recurra.ops.cell.rules import LSTM_PEEPHOLE, lstm_peephole
 from recurra.shapes import Float, Tensor
+
+SMALL = 512  # features of a grid whose convolution is written out
 
 
 class ConvLSTM(Mixer):
@@ -53,8 +59,6 @@ class ConvLSTM(Mixer):
         self.grid = (channels, height, columns)
         # no further than the grid is wide
         kernel = (min(size, 2 * height - 1), min(size, 2 * columns - 1))
-        step = functools.partial(_step, grid=self.grid)
-        self.rule = Rule("conv_lstm", step, 4, 4, state=2, params=3, operator="own")
         self.input = nn.Conv2d(channels, 4 * channels, kernel, padding="same")
         self.weight = nn.Parameter(torch.empty(4 * channels, channels, *kernel))
         self.peepholes = nn.Parameter(torch.zeros(3, width))
@@ -75,7 +79,23 @@ class ConvLSTM(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], ...], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
         drive = self.input(x.reshape(-1, *self.grid)).reshape(*x.shape[:2], -1)
-        return self.scan(Cell(self.rule, drive, self.weight, self.peepholes), state, clock)
+        if x.shape[-1] <= SMALL:
+            record = Cell(LSTM_PEEPHOLE, drive, self._written_out(), self.peepholes)
+        else:
+            record = Cell(_rule(self.grid), drive, self.weight, self.peepholes)
+        return self.scan(record, state, clock)
+
+    def _written_out(self) -> Float[Tensor, "4 1 D D"]:
+        """The convolution as a matrix for each gate: its columns are what it makes of one feature at a time."""
+        every = torch.eye(self.peepholes.shape[1], dtype=self.weight.dtype, device=self.weight.device)
+        columns = F.conv2d(every.unflatten(-1, self.grid), self.weight, padding="same")
+        return columns.flatten(1).T.unflatten(0, (4, 1, -1))
+
+
+@functools.cache
+def _rule(grid: tuple[int, int, int]) -> Rule:
+    step = functools.partial(_step, grid=grid)
+    return Rule("conv_lstm", step, 4, 4, state=2, params=3, operator="own")
 
 
 def _step(
