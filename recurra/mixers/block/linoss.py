@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from recurra.checks import at_least, one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Block, Scan
+from recurra.ops import Block, LinearSystem, Scan
 from recurra.shapes import Float, Tensor, wide
 
 FORMS = ("im", "imex", "damped")
@@ -74,14 +74,25 @@ class LinOSS(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B C N P"]]:
         drive = self.write(x)
         kind, real = drive.dtype, wide(x, self.pace)
-        # real and imaginary parts share a matrix
-        step = self.pace.to(real).sigmoid()[None]
-        if clock is not None and clock.dt is not None:
-            step = clock.dt.to(real)[..., None, None] * step
-        matrix, weight = self.steps(step)
-        record = Block(matrix, weight * drive.to(real).unflatten(-1, (2, -1))[..., None])
-        h, state = self.scan(record, state, clock)
-        return F.glu(self.out(F.gelu(self.read(h[..., 1].flatten(-2).to(kind)) + self.skip * x)), -1), state
+        drive, step = drive.to(real), self.pace.to(real).sigmoid()[None]
+        dt = None if clock is None else clock.dt
+        if dt is None:
+            position, state = self._even(drive, *self.steps(step), state, clock)
+        else:
+            # real and imaginary parts share a matrix
+            matrix, weight = self.steps(dt.to(real)[..., None, None] * step)
+            h, state = self.scan(Block(matrix, weight * drive.unflatten(-1, (2, -1))[..., None]), state, clock)
+            position = h[..., 1].flatten(-2)
+        return F.glu(self.out(F.gelu(self.read(position.to(kind)) + self.skip * x)), -1), state
+
+    def _even(
+        self, drive: Float[Tensor, "B T M"], matrix: Tensor, weight: Tensor, state: Tensor, clock: Clock | None
+    ) -> tuple[Float[Tensor, "B T M"], Float[Tensor, "B C N P"]]:
+        """Positions and state where all steps are of one length: then no velocity need exist at every step."""
+        matrix, weight = (p.expand(2, *p.shape[1:]).flatten(0, 1) for p in (matrix, weight))
+        read = torch.eye(2, dtype=weight.dtype, device=weight.device)[1:].expand(len(weight), -1, -1)
+        position, last = self.scan(LinearSystem(drive, matrix, weight, read), state.flatten(1, 2), clock)
+        return position[..., 0], last.view_as(state)
 
     def steps(self, step: Float[Tensor, "*S N"]) -> tuple[Float[Tensor, "*S N 2 2"], Float[Tensor, "*S N 2"]]:
         """What a step of that length makes of (z, y), and of what drives it."""
