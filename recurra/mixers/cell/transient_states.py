@@ -28,22 +28,26 @@ def strength(full: Tensor, least: float) -> Tensor:
 
 
 def transient_states(
-    drive: Vectors, recur: Vectors, state: Vectors, step: Tensor, filling: Tensor, emptying: Tensor, second: Tensor
+    drive: Vectors, recur: Vectors, state: Vectors, step: Tensor, filling: Tensor, emptying: Tensor, *, tick: int
 ) -> tuple[Tensor, Vectors]:
-    """A unit is what excites others or, where `second`, what inhibits them; then what it has used up, its activity."""
-    (force, dt), (_, used, active) = drive, state
+    """What excites is felt first, then what inhibits, which goes by what the others have used up."""
+    if tick == 0:
+        active, used = state[:2]
+        return active, (strength(1 - used, SENT) * active, used, active, recur[0])
+    (force, dt), (_, used, active, excited) = drive, state
     time = step * dt
-    growth = strength(1 - used, HEARD) * recur[0] - recur[1] + force
+    growth = strength(1 - used, HEARD) * excited - recur[0] + force
     # towards 1 where it grows, towards 0 where not; each part exact for what it holds still
     kept = torch.exp(-time * torch.abs(growth))
     active = torch.where(growth > 0, 1 - (1 - active) * kept, active * kept)
     refilled = used * torch.exp(-time * filling * torch.relu(1 - active / ACTIVE))
     used = torch.where(active > ACTIVE, 1 - (1 - used) * torch.exp(-time * emptying), refilled)
-    own = torch.where(second > 0, strength(1 - used, SENT) * active, active)
-    return active, (own, used, active)
+    return active, (active, used)
 
 
-TRANSIENT_STATES = Rule("transient_states", transient_states, 2, 2, state=3, params=4)
+TRANSIENT_STATES = Rule(
+    "transient_states", transient_states, 2, 1, state=2, params=3, operator="ticks", ticks=(0, 1), handed=2
+)
 
 
 class TransientStates(Mixer):
@@ -107,14 +111,8 @@ class TransientStates(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]]:
-        width, (active, used) = len(self.recurrent), state
-        drive = timed_drive(self.input(x).repeat(1, 1, 2), 2 * width, clock)
-        second = (torch.arange(2 * width, device=x.device) >= width).to(drive)
-        params = torch.cat([constants(drive, 2 * width, *self.constants), second[None]])
-        # what excites is read from the first half, what inhibits from the second; both halves need both
-        excite = F.pad(F.relu(self.recurrent), (0, width)).repeat(2, 1)
-        inhibit = F.pad(F.relu(-self.recurrent), (width, 0)).repeat(2, 1)
-        record = Cell(TRANSIENT_STATES, drive, torch.stack([excite, inhibit])[:, None], params)
-        sent = torch.cat([active, strength(1 - used, SENT) * active], -1)
-        read, (_, used, active) = self.scan(record, (sent, used.repeat(1, 2), active.repeat(1, 2)), clock)
-        return read[..., :width].to(x.dtype), (active[:, :width], used[:, :width])
+        width = len(self.recurrent)
+        drive, params = timed_drive(self.input(x), width, clock), constants(x, width, *self.constants)
+        weight = F.relu(torch.stack([self.recurrent, -self.recurrent]))[:, None]
+        read, state = self.scan(Cell(TRANSIENT_STATES, drive, weight, params), state, clock)
+        return read.to(x.dtype), state
