@@ -56,7 +56,7 @@ from recurra.ops.least_squares import (
 )
 from recurra.ops.linear_system import chunk as linear_system_chunk, loop as linear_system_loop
 from recurra.ops.outer import chunk as outer_chunk, gpu as outer_gpu, loop as outer_loop, native as outer_native
-from recurra.ops.projection import loop as projection_loop
+from recurra.ops.projection import adjoint as projection_adjoint, loop as projection_loop
 from recurra.ops.selective import chunk as selective_chunk, loop as selective_loop, native as selective_native
 from recurra.ops.state_space import chunk as state_space_chunk, loop as state_space_loop
 from recurra.shapes import State, Tensor, wide, widen
@@ -76,7 +76,7 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     block.Block: (block_chunk, block_loop),
     linear_system.LinearSystem: (linear_system_chunk, linear_system_loop),
     dplr.DiagonalPlusLowRank: (dplr_chunk, dplr_loop),
-    projection.Projection: (projection_loop,),
+    projection.Projection: (projection_adjoint, projection_loop),
     grid.Grid: (grid_wavefront, grid_loop),
     graph.Graph: (graph_wavefront, graph_loop),
     descent.Descent: (descent_chunk, descent_loop),
@@ -90,6 +90,8 @@ WHOLE = {torch.bool, torch.uint8, torch.int32, torch.int64}
 SINGLE, DOUBLE = WHOLE | {torch.float32, torch.complex64}, WHOLE | {torch.float64, torch.complex128}
 
 _only: contextvars.ContextVar[str | None] = contextvars.ContextVar("recurra_only", default=None)
+# what is asked for anywhere, in any thread: torch.compile sees this, and not the variable above
+_asked: list[str] = []
 
 
 def name_of(implementation: ModuleType) -> str:
@@ -104,10 +106,17 @@ def use(name: str) -> Iterator[None]:
     if name not in known:
         raise ValueError(f"there is no implementation {name!r}; there are {', '.join(known)}")
     token = _only.set(name)
+    _asked.append(name)
     try:
         yield
     finally:
+        _asked.remove(name)
         _only.reset(token)
+
+
+def asked() -> str | None:
+    """The implementation that is asked for here, if one is."""
+    return _only.get() if _asked else None
 
 
 def prepare(record: Any, state: State, clock: Clock | None = None) -> tuple[Any, State]:
@@ -126,7 +135,7 @@ def prepare(record: Any, state: State, clock: Clock | None = None) -> tuple[Any,
     tensors = [x for x in record if isinstance(x, Tensor)]
     real = wide(*tensors, *leaves(state))
     state = each(lambda x: widen(x, real), state)
-    narrow = NARROW.get(type(record)) if _only.get() in (None, "native") else None
+    narrow = NARROW.get(type(record)) if asked() in (None, "native") else None
     if narrow is not None and narrow.declines(record, state) is None:
         return record, state
     record = type(record)(*(widen(x, real) if isinstance(x, Tensor) else x for x in record))
@@ -139,7 +148,7 @@ def choose(record: Any, state: State) -> ModuleType:
     Raises:
         ValueError: all decline (possible only under `use`); every reason is given.
     """
-    reasons, only = [], _only.get()
+    reasons, only = [], asked()
     for implementation in IMPLEMENTATIONS[type(record)]:
         if only is not None and only != name_of(implementation):
             reason = f"only {only} is asked for"
@@ -155,7 +164,7 @@ def choose(record: Any, state: State) -> ModuleType:
 
 def _quiet() -> bool:
     """Whether nothing but numbers is wanted: no gradients, no graph, no implementation by its name."""
-    return not torch.is_grad_enabled() and _only.get() is None and not torch.compiler.is_compiling()
+    return not torch.is_grad_enabled() and asked() is None and not torch.compiler.is_compiling()
 
 
 class Scan(nn.Module):

@@ -1,7 +1,7 @@
 """`Diag` in C: one pass over memory, in time. Costs reading a and b once and writing h once, forward and backward.
 
 Narrow numbers are widened as they are read. Where gradients follow h is also kept wide: rounded, it would be another h,
-and over an order the gradient might go another way.
+and over an order the gradient might go another way. What torch.compile makes has it as an operator of its own.
 """
 
 from typing import Any
@@ -41,11 +41,12 @@ def unknown(record: Diag, state: Tensor) -> str | None:
     return None
 
 
-@native.aside
 def scan(record: Diag, state: Inexact[Tensor, "B *F"]) -> tuple[Inexact[Tensor, "B T *F"], Inexact[Tensor, "B *F"]]:
     decay, drive, ring, reset = record
     kind = COMPLEX if drive.is_complex() else RINGS[ring]
     inputs = (decay, drive, state, None if reset is None else reset.contiguous(), kind)
+    if torch.compiler.is_compiling():
+        return _operator(*inputs)[:2]
     return _Diag.apply(*inputs) if native.tracked(decay, drive, state) else _forward(False, *inputs)[:2]
 
 
@@ -86,11 +87,31 @@ def _forward(
     return read, last, whole
 
 
+def _backward(
+    decay: Tensor, drive: Tensor, state: Tensor, reset: Tensor | None, whole: Tensor, read_grad: Tensor | None,
+    last_grad: Tensor | None, kind: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of decay, drive and state. Over sums no gradient needs the drive: only its shape and type are read."""
+    first = native.dense(state)
+    read_grad = torch.zeros(drive.shape, dtype=drive.dtype) if read_grad is None else native.dense(read_grad)
+    state_grad = native.owned(last_grad, first)
+    constant = decay.ndim < drive.ndim
+    if constant:
+        decay_grad = torch.zeros((len(drive), *decay.shape), dtype=first.dtype)
+    else:
+        decay_grad = torch.empty(decay.shape, dtype=decay.dtype)
+    drive_grad = torch.empty(drive.shape, dtype=drive.dtype)
+    native.call(
+        "diag", "backward", *_fields(decay, drive, first, reset, kind), whole, *_out(read_grad), state_grad,
+        *_out(decay_grad), *_out(drive_grad), torch.get_num_threads(),
+    )  # fmt: skip
+    return decay_grad.sum(0).to(decay.dtype) if constant else decay_grad, drive_grad, state_grad
+
+
 class _Diag(Function):
     @staticmethod
     def forward(ctx: Any, decay: Tensor, drive: Tensor, state: Tensor, reset: Tensor | None, kind: int) -> Any:
         read, last, whole = _forward(True, decay, drive, state, reset, kind)
-        # over sums no gradient needs b: only its shape and type are asked for
         ctx.save_for_backward(decay, drive if kind > COMPLEX else read, state, reset, whole)
         ctx.kind = kind
         ctx.set_materialize_grads(False)
@@ -99,20 +120,57 @@ class _Diag(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        read_grad, last_grad = grad_outputs
         decay, drive, state, reset, whole = ctx.saved_tensors
-        first = native.dense(state)
-        read_grad = torch.zeros(drive.shape, dtype=drive.dtype) if read_grad is None else native.dense(read_grad)
-        state_grad = native.owned(last_grad, first)
-        constant = decay.ndim < drive.ndim
-        if constant:
-            decay_grad = torch.zeros((len(drive), *decay.shape), dtype=first.dtype)
-        else:
-            decay_grad = torch.empty(decay.shape, dtype=decay.dtype)
-        drive_grad = torch.empty(drive.shape, dtype=drive.dtype)
-        native.call(
-            "diag", "backward", *_fields(decay, drive, first, reset, ctx.kind), whole, *_out(read_grad), state_grad,
-            *_out(decay_grad), *_out(drive_grad), torch.get_num_threads(),
-        )  # fmt: skip
-        decay_grad = decay_grad.sum(0).to(decay.dtype) if constant else decay_grad
-        return decay_grad, drive_grad, state_grad, None, None
+        read_grad, last_grad = grad_outputs
+        return *_backward(decay, drive, state, reset, whole, read_grad, last_grad, ctx.kind), None, None
+
+
+# The same two as operators that torch.compile sees: their outputs' shapes and types, and each other's gradient. Called
+# elsewhere they would cost more than what a step computes.
+
+
+@torch.library.custom_op("recurra::diag", mutates_args=())
+def _operator(
+    decay: Tensor, drive: Tensor, state: Tensor, reset: Tensor | None, kind: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    read, last, whole = _forward(True, decay, drive, state, reset, kind)
+    # an operator may not give one result twice
+    return read, last, read.new_empty(0) if whole is None or whole is read else whole
+
+
+@_operator.register_fake
+def _(decay: Tensor, drive: Tensor, state: Tensor, reset: Tensor | None, kind: int) -> tuple[Tensor, Tensor, Tensor]:
+    narrow = drive.dtype in native.NARROW
+    whole = torch.empty(drive.shape, dtype=state.dtype) if narrow else torch.empty(0, dtype=drive.dtype)
+    return torch.empty(drive.shape, dtype=drive.dtype), torch.empty(state.shape, dtype=state.dtype), whole
+
+
+@torch.library.custom_op("recurra::diag_backward", mutates_args=())
+def _operator_back(
+    decay: Tensor, drive: Tensor, state: Tensor, reset: Tensor | None, whole: Tensor, read_grad: Tensor,
+    last_grad: Tensor, kind: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    return _backward(decay, drive, state, reset, whole, read_grad, last_grad, kind)
+
+
+@_operator_back.register_fake
+def _(
+    decay: Tensor, drive: Tensor, state: Tensor, reset: Tensor | None, whole: Tensor, read_grad: Tensor,
+    last_grad: Tensor, kind: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    return tuple(torch.empty(x.shape, dtype=x.dtype) for x in (decay, drive, state))  # pyright: ignore[reportReturnType]
+
+
+def _keep(ctx: Any, inputs: tuple, output: tuple) -> None:
+    decay, drive, state, reset, ctx.kind = inputs
+    read, _, whole = output
+    narrow = drive.dtype in native.NARROW
+    ctx.save_for_backward(decay, drive if ctx.kind > COMPLEX else read, state, reset, whole if narrow else read)
+
+
+def _back(ctx: Any, read_grad: Tensor, last_grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    decay, drive, state, reset, whole = ctx.saved_tensors
+    return *_operator_back(decay, drive, state, reset, whole, read_grad, last_grad, ctx.kind), None, None
+
+
+_operator.register_autograd(_back, setup_context=_keep)

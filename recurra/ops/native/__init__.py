@@ -36,8 +36,8 @@ REALS = {
 }  # fmt: skip
 # two bytes in memory, widened as they are read: what common.h calls them
 NARROW = {torch.bfloat16: 1, torch.float16: 2}
-# engines whose scans run eagerly amid what torch.compile makes
-ASIDE = ("diag", "outer", "delta", "low_rank")
+# engines whose scans are operators that torch.compile sees, and those that run eagerly amid what it makes
+SEEN, ASIDE = ("diag",), ("outer", "delta", "low_rank")
 # steps between two states that the forward of a matrix memory keeps for its backward
 WINDOW = 64
 HERE = pathlib.Path(__file__).parent
@@ -209,7 +209,7 @@ def declines(engine: str, *tensors: Tensor | None, narrow: Sequence[Tensor | Non
         if not x.numel():
             return "there is nothing to compute"
     # an exported graph is whole: nothing of it can run aside
-    if torch.compiler.is_exporting() or (torch.compiler.is_compiling() and engine not in ASIDE):
+    if torch.compiler.is_exporting() or (torch.compiler.is_compiling() and engine not in SEEN + ASIDE):
         return "torch.compile cannot see into the kernels"
     return _missing(engine, reals.pop())
 
