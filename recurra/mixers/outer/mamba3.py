@@ -1,6 +1,7 @@
 """Mamba-3: a state space model whose steps are trapezoids, whose states turn, and which may write several at a time."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -10,8 +11,7 @@ from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Outer, Scan
-from recurra.ops.shift import shift
-from recurra.ops.steps import finer
+from recurra.ops.steps import blank, finer, restart
 from recurra.parts.heads import divide
 from recurra.parts.init import step_bias_
 from recurra.parts.norms import RMSNorm
@@ -23,7 +23,6 @@ Mamba3State = tuple[
     Float[Tensor, "B H A"],
     Float[Tensor, "B R H N"],
     Float[Tensor, "B R H P"],
-    Float[Tensor, "B H"],
     Float[Tensor, "B H"],
 ]
 
@@ -54,11 +53,11 @@ class Mamba3(Mixer):
     weights :math:`m^o_r`. Source: Lahoti et al. 2026 (Mamba-3), https://arxiv.org/abs/2603.15569. As in the authors'
     reference code, but heads are counted, not fixed at 64 features each; its kernels for R > 1 turn pairs (i, i + N/2).
 
-    A step's key is written twice, by its own step and by the next; both writes are made at once, one step late, so
-    that all steps are one scan. State: the memory of all steps but the last, `(B, H, N, P)`, P = expand * width /
-    heads; the phase :math:`\theta` in [0, 2 pi), `(B, H, A)`, float64; and of the last step the keys `(B, R, H, N)`,
-    the values `(B, R, H, P)`, :math:`\lambda \Delta` and :math:`\log \alpha`, `(B, H)`; float32 (float64 if the
-    parameters are).
+    A step's key is written twice, by its own step and by the next; both writes are made at once, after the step has
+    read, so that all steps are one scan. State: the memory without the last step's keys, `(B, H, N, P)`, P = expand *
+    width / heads; the phase :math:`\theta` in [0, 2 pi), `(B, H, A)`, float64; and of the last step the keys
+    `(B, R, H, N)`, the values `(B, R, H, P)` and :math:`\lambda \Delta`, `(B, H)`; float32 (float64 if the parameters
+    are).
 
     Args:
         width: features in and out (D).
@@ -118,11 +117,11 @@ class Mamba3(Mixer):
         memory = self.zeros(batch, self.heads, self.state_size, size)
         phase = self.zeros(batch, self.heads, self.angles).double()
         key, value = (self.zeros(batch, self.rank, self.heads, n) for n in (self.state_size, size))
-        return memory, phase, key, value, self.zeros(batch, self.heads), self.zeros(batch, self.heads)
+        return memory, phase, key, value, self.zeros(batch, self.heads)
 
     def mix(self, x: Float[Tensor, "B T D"], state: Mamba3State, clock: Clock | None) -> tuple[Tensor, Mamba3State]:
         """Project, turn, remember, gate."""
-        memory, phase, last_key, last_value, last_now, last_decay = state
+        memory, phase, *last = state
         gate, value, key, query, step, rate, blend, turn = self.project(x).split(self.splits, -1)
         gate, value = (part.unflatten(-1, (1, self.heads, -1)) for part in (gate, value.to(memory.dtype)))
         if self.rank > 1:
@@ -137,65 +136,99 @@ class Mamba3(Mixer):
         angle, phase = (part.remainder(2 * math.pi) for part in (phases, phase))
         angle = angle.to(memory.dtype)[:, :, None]
         turns = angle.cos(), angle.sin()
-        key = self._turned(self._heads(self.key_norm, key) + self.key_bias, *turns)
-        query = self._turned(self._heads(self.query_norm, query) + self.query_bias, *turns)
-        now, later = step * blend.sigmoid(), step * blend.neg().sigmoid()
-        past_key, last_key = _shifted(key, last_key, clock)
-        past_value, last_value = _shifted(value, last_value, clock)
-        past_now, last_now = _shifted(now, last_now, clock)
-        past_decay, last_decay = _shifted(log_decay, last_decay, clock)
-        # the step before is written now that both its halves are known
-        write = (past_now + later)[:, :, None, :, None] * past_key
-        read, memory = self._remember(query, write, past_value, past_decay, memory, clock)
-        score = torch.einsum("btrhn,btshn->btrsh", query, key) * now[:, :, None, None]
-        read = log_decay.exp()[:, :, None, :, None] * read + torch.einsum("btrsh,btshp->btrhp", score, value)
-        read = (read + self.skip[:, None] * value) * F.silu(gate)
-        read = (read * self.mix_out).sum(2) if self.rank > 1 else read[:, :, 0]
-        return self.out(read.flatten(-2).to(x.dtype)), (
-            memory,
-            phase,
-            last_key,
-            last_value,
-            last_now,
-            last_decay,
+        key, query = (
+            norm(part.unflatten(-1, (self.rank, self.groups, self.state_size))).to(memory.dtype)
+            for norm, part in ((self.key_norm, key), (self.query_norm, query))
         )
-
-    def _heads(self, norm: RMSNorm, shared: Float[Tensor, "B T _"]) -> Float[Tensor, "B T R H N"]:
-        """What the heads of a group share, normalised, once for each head."""
-        shared = norm(shared.unflatten(-1, (self.rank, self.groups, 1, self.state_size)))
-        return shared.expand(-1, -1, -1, -1, self.sharing, -1).flatten(3, 4)
+        key_bias, query_bias = (
+            bias.to(memory.dtype).unflatten(1, (self.groups, -1)) for bias in (self.key_bias, self.query_bias)
+        )
+        score = _scores(query, query_bias, key, key_bias)
+        key, query = self._turned(key, key_bias, *turns), self._turned(query, query_bias, *turns)
+        now, later = step * blend.sigmoid(), step * blend.neg().sigmoid()
+        memory = _written(memory, last, later[:, 0], clock)
+        read, memory = self._remember(query, key, value, score, log_decay, now, later, memory, clock)
+        last_key, last_value, last_now = (
+            _last(new, old, clock) for new, old in zip((key, value, now), last, strict=True)
+        )
+        read = read * F.silu(gate)
+        read = (read * self.mix_out).sum(2) if self.rank > 1 else read[:, :, 0]
+        return self.out(read.flatten(-2).to(x.dtype)), (memory, phase, last_key, last_value, last_now)
 
     def _turned(
-        self, x: Float[Tensor, "B T R H N"], cosine: Float[Tensor, "B T 1 H A"], sine: Float[Tensor, "B T 1 H A"]
+        self,
+        shared: Float[Tensor, "B T R G N"],
+        bias: Float[Tensor, "R G M N"],
+        cosine: Float[Tensor, "B T 1 H A"],
+        sine: Float[Tensor, "B T 1 H A"],
     ) -> Float[Tensor, "B T R H N"]:
-        """The first of the state's pairs, turned, and the others."""
-        turned, still = x.split([2 * self.angles, self.state_size - 2 * self.angles], -1)
-        return torch.cat([rotate(turned, cosine, sine), still.to(cosine.dtype)], -1)
+        """What the heads of a group share, with each head's own bias: the first of the state's pairs turned."""
+        sizes = [2 * self.angles, self.state_size - 2 * self.angles]
+        parts = zip(shared.unsqueeze(-2).split(sizes, -1), bias.split(sizes, -1), strict=True)
+        turned, still = ((part + more).flatten(3, 4) for part, more in parts)
+        return torch.cat([rotate(turned, cosine, sine), still], -1)
 
     def _remember(
         self,
         query: Float[Tensor, "B T R H N"],
         key: Float[Tensor, "B T R H N"],
         value: Float[Tensor, "B T R H P"],
+        score: Float[Tensor, "B T R R H"],
         log_decay: Float[Tensor, "B T H"],
+        now: Float[Tensor, "B T H"],
+        later: Float[Tensor, "B T H"],
         memory: Float[Tensor, "B H N P"],
         clock: Clock | None,
     ) -> tuple[Float[Tensor, "B T R H P"], Float[Tensor, "B H N P"]]:
-        """The `Outer` of R keys and queries a step, as one of a clock with R ticks a step."""
-        decay = F.pad(log_decay[:, :, None], (0, 0, 0, self.rank - 1)).flatten(1, 2)
-        record = Outer(query.flatten(1, 2), key.flatten(1, 2), value.flatten(1, 2), decay)
+        """The `Outer` of R keys and queries a step, R ticks a step, and what a step's own keys add to its reads."""
+        write = now[:, :-1] + later[:, 1:]
+        if clock is not None and clock.valid is not None:
+            write = blank(clock.valid[:, 1:], write)
+        # the last step's keys wait for the step after it
+        write = F.pad(write, (0, 0, 0, 1))[:, :, None]
+        decay = F.pad(log_decay[:, :, None], (0, 0, 0, self.rank - 1))
+        parts = (query, key, write[..., None] * value, decay)
+        record = Outer(*(part.flatten(1, 2) for part in parts), before=True)
         read, memory = self.scan(record, memory, finer(clock, self.rank))
-        read = read.unflatten(1, (-1, self.rank))
-        if self.rank > 1:
-            # read r has seen the writes up to r: these are the others
-            score = torch.einsum("btrhn,btshn->bthrs", query, key).triu(1)
-            read = read + torch.einsum("bthrs,btshp->btrhp", score, value)
+        read = decay.exp()[..., None] * read.unflatten(1, (-1, self.rank))
+        # own keys count by `now`: what later ticks have read of the writes of earlier ones is taken away
+        ticks = torch.arange(self.rank, device=read.device)[:, None]
+        earlier, same = ticks[:, None] > ticks, ticks[:, None] == ticks
+        own = score * (now[:, :, None, None] - write[:, :, None] * earlier) + self.skip * same
+        for share, one in zip(own.unbind(3), value.split(1, 2), strict=True):
+            read = torch.addcmul(read, share[..., None], one)
         return read, memory
 
 
-def _shifted(
-    new: Float[Tensor, "B T ..."], last: Float[Tensor, "B ..."], clock: Clock | None
-) -> tuple[Float[Tensor, "B T ..."], Float[Tensor, "B ..."]]:
-    """What each step's predecessor had, and what the last step that happened has."""
-    previous, after = shift(new.flatten(2), last.flatten(1), clock)
-    return previous.view_as(new), after.view_as(last)
+def _scores(
+    query: Float[Tensor, "B T R G N"],
+    query_bias: Float[Tensor, "R G M N"],
+    key: Float[Tensor, "B T R G N"],
+    key_bias: Float[Tensor, "R G M N"],
+) -> Float[Tensor, "B T R R H"]:
+    """Products of every query of a step with every key of the same step, which are turned alike: as if neither were."""
+    shared = torch.einsum("btrgn,btsgn->btrsg", query, key)[..., None]
+    biased = torch.einsum("btrgn,sgmn->btrsgm", query, key_bias) + torch.einsum("btsgn,rgmn->btrsgm", key, query_bias)
+    return (shared + biased + torch.einsum("rgmn,sgmn->rsgm", query_bias, key_bias)).flatten(4)
+
+
+def _written(
+    memory: Float[Tensor, "B H N P"], last: Sequence[Tensor], later: Float[Tensor, "B H"], clock: Clock | None
+) -> Float[Tensor, "B H N P"]:
+    """The memory with the last step's keys, now that both their halves are known."""
+    key, value, now = last
+    write = now + later
+    if clock is not None and clock.reset is not None:
+        key, value, write = (restart(clock.reset[:, 0], part) for part in (key, value, write))
+    if clock is not None and clock.valid is not None:
+        write = restart(~clock.valid[:, 0], write)
+    return memory + torch.einsum("brhn,brhp->bhnp", key, write[:, None, :, None] * value)
+
+
+def _last(new: Float[Tensor, "B T *F"], old: Float[Tensor, "B *F"], clock: Clock | None) -> Float[Tensor, "B *F"]:
+    """What the last step that happened has."""
+    if clock is None or clock.valid is None:
+        return new[:, -1]
+    counts = clock.counts
+    last = new[torch.arange(len(new), device=new.device), (counts - 1).clamp_min(0)]
+    return torch.where((counts > 0).view(-1, *(1,) * (old.ndim - 1)), last, old)
