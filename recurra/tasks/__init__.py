@@ -25,7 +25,9 @@ from recurra.tasks.parity import Parity as Parity
 from recurra.tasks.pen_strokes import PenStrokes as PenStrokes
 from recurra.tasks.recordings import Recordings as Recordings
 from recurra.tasks.relational_text import RelationalText as RelationalText
+from recurra.tasks.rewrites import Rewrites as Rewrites
 from recurra.tasks.selective_copying import SelectiveCopying as SelectiveCopying
+from recurra.tasks.sequential_digits import SequentialDigits as SequentialDigits
 from recurra.tasks.series import Series as Series
 from recurra.tasks.spiral_paths import SpiralPaths as SpiralPaths
 from recurra.tasks.spoken_digits import SpokenDigits as SpokenDigits
@@ -40,6 +42,7 @@ TASKS: dict[str, type[Task]] = {
     "copying": Copying,
     "selective_copying": SelectiveCopying,
     "associative_recall": AssociativeRecall,
+    "rewrites": Rewrites,
     "parity": Parity,
     "modular_counting": ModularCounting,
     "state_tracking": StateTracking,
@@ -59,6 +62,7 @@ TASKS: dict[str, type[Task]] = {
     "spoken_digits": SpokenDigits,
     "moving_shapes": MovingShapes,
     "spiral_paths": SpiralPaths,
+    "sequential_digits": SequentialDigits,
 }
 FROM_FILES = ("text", "series")  # tasks that are made from a source and not by their name alone
 

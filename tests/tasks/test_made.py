@@ -133,6 +133,9 @@ def test_chance_is_what_guessing_gets(name):
             # the blank and the marker are never the answer
             if "copying" in name:
                 guess[..., 0] = guess[..., -1] = -1
+            # silence and keys neither
+            if name == "rewrites":
+                guess[..., :5] = -1
             if name in ANSWERS:
                 guess[..., ANSWERS[name] :] = -1
         one, some = task.score(guess, batch)
@@ -196,6 +199,20 @@ def test_recall_asks_soon_more_often_than_late():
     assert (scored[3::2] == 0).all()
 
 
+def test_what_is_rewritten_has_its_newest_value_and_what_never_was_is_not_asked():
+    task = make({"task": "rewrites", "keys": 3, "values": 4, "segments": 2, "writes": 1, "fillers": 2})
+    batch, unknown = task.batch("train", 0, 200, 23, 0), 0
+    for row, scored, targets in zip(batch.inputs.tolist(), batch.scored.tolist(), batch.targets.tolist(), strict=True):
+        places = [t for t in range(20) if 2 <= row[t] < 5]
+        assert [t // 10 for t in places] == [0, 1] and all(row[t + 1] >= 5 for t in places)
+        assert sorted(row[20:]) == [2, 3, 4] and not any(scored[:20]) and not any(targets[:20])
+        newest = {row[t]: row[t + 1] for t in places}
+        unknown += 3 - len(newest)
+        assert targets[20:] == [newest.get(key, 0) for key in row[20:]]
+        assert scored[20:] == [key in newest for key in row[20:]]
+    assert 200 < unknown < 400
+
+
 def test_selected_symbols_may_lie_anywhere_before_the_marker():
     task = make({"task": "selective_copying", "symbols": 4, "items": 8})
     inputs = task.batch("train", 0, 20000, 25, 0).inputs
@@ -221,6 +238,8 @@ def test_adding_marks_one_number_in_each_half():
         ({"task": "selective_copying", "symbols": 1}, "at least 2 and 1"),
         ({"task": "modular_counting", "modulus": 1}, "modulus is 1"),
         ({"task": "associative_recall", "pairs": 16, "vocabulary": 32}, "more than 32, not 32"),
+        ({"task": "rewrites", "segments": 0}, "segments is 0"),
+        ({"task": "rewrites", "keys": 2}, "cannot write 4 of 2 keys"),
     ],
 )
 def test_wrong_configurations_are_refused_in_one_sentence(config, said):
@@ -230,7 +249,14 @@ def test_wrong_configurations_are_refused_in_one_sentence(config, said):
 
 @pytest.mark.parametrize(
     ("name", "length"),
-    [("copying", 20), ("selective_copying", 32), ("associative_recall", 31), ("adding", 1), ("induction", 2)],
+    [
+        ("copying", 20),
+        ("selective_copying", 32),
+        ("associative_recall", 31),
+        ("adding", 1),
+        ("induction", 2),
+        ("rewrites", 19),
+    ],
 )
 def test_a_length_that_cannot_hold_the_task_is_refused(name, length):
     with pytest.raises(SourceError, match=f"takes at least {length + 1} steps, not {length}"):
