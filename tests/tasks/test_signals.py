@@ -15,9 +15,13 @@ from recurra.tasks import SourceError, make
 from recurra.tasks.draws import in_test
 from recurra.tasks.letter_to_sound import END, GO, dictionary
 from recurra.tasks.pen_strokes import GLYPHS, LETTERS, LONGEST, density
+from recurra.tasks.sequential_digits import FINE, _picture
 from recurra.tasks.spoken_digits import BANDS, DIGITS, SOUNDS, distance
 
-LENGTHS = {"letter_to_sound": 24, "pen_strokes": 56, "spoken_digits": 100, "moving_shapes": 8, "spiral_paths": 30}
+LENGTHS = {
+    "letter_to_sound": 24, "pen_strokes": 56, "spoken_digits": 100, "moving_shapes": 8, "spiral_paths": 30,
+    "sequential_digits": 49,
+}  # fmt: skip
 signals = pytest.mark.parametrize("name", LENGTHS)
 
 
@@ -70,9 +74,12 @@ def test_the_model_it_asks_for_takes_a_step(name):
 
 @signals
 def test_what_cannot_be_is_refused(name):
-    keyword = {"letter_to_sound": "letters", "pen_strokes": "text", "spoken_digits": "digits", "moving_shapes": "side"}
+    impossible = {
+        "letter_to_sound": {"letters": 0}, "pen_strokes": {"text": 0}, "spoken_digits": {"digits": 0},
+        "moving_shapes": {"side": 0}, "spiral_paths": {"seen": 0.0}, "sequential_digits": {"noise": -0.1},
+    }  # fmt: skip
     with pytest.raises(SourceError):
-        make({"task": name, **({keyword[name]: 0} if name in keyword else {"seen": 0.0})})
+        make({"task": name, **impossible[name]})
     with pytest.raises(SourceError, match=r"steps|frames"):
         make({"task": name}).batch("train", 0, 1, 1, 0)
 
@@ -223,3 +230,28 @@ def test_spirals_are_spirals_and_the_future_is_not_seen():
     assert torch.allclose(batch.inputs[..., :2][seen], batch.targets[seen], atol=1e-5)
     assert torch.equal(batch.scored, ~seen)
     assert np.isclose(task.chance, float(radius.square().mean() / 2), rtol=0.3)
+
+
+def test_a_digit_is_its_stroke_and_its_pixels_are_read_line_by_line():
+    """A still hand's seven: a bar, a slope, and nothing elsewhere."""
+    seven = _picture(7, [FINE // 2] * 6, 64).reshape(64, 64) > 0.8
+    down, across = np.nonzero(seven)
+    # from the upper left corner to the right one and down to the middle's left: 0.65 across and 0.7 down of the whole
+    assert down.min() == pytest.approx(64 * 0.15, abs=3) and down.max() == pytest.approx(64 * 0.85, abs=3)
+    assert across.min() == pytest.approx(64 * 0.175, abs=3) and across.max() == pytest.approx(64 * 0.825, abs=3)
+    assert seven[11, 20:44].all() and not seven[20:50, :20].any() and not seven[30:, 48:].any()
+    with pytest.raises(SourceError, match="square"):
+        make({"task": "sequential_digits"}).batch("train", 0, 1, 50, 0)
+
+
+def test_digits_are_told_by_the_nearest_of_many_and_not_by_their_ink():
+    task = make({"task": "sequential_digits"})
+    known, asked = (task.batch(split, 0, 1500, 100, 0) for split in ("train", "test"))
+    asked = asked._replace(inputs=asked.inputs[:200], targets=asked.targets[:200])
+    near = torch.cdist(asked.inputs[..., 0], known.inputs[..., 0]).argmin(1)
+    assert (known.targets[near] == asked.targets).float().mean() > 0.9
+    ink = (asked.inputs.sum((1, 2))[:, None] - known.inputs.sum((1, 2))).abs().argmin(1)
+    assert (known.targets[ink] == asked.targets).float().mean() < 0.4
+    said = torch.nn.functional.one_hot(known.targets[near], 10).float()
+    assert task.score(said, asked)[0] == (known.targets[near] == asked.targets).sum()
+    assert known.targets.bincount(minlength=10).min() > 100
