@@ -1,7 +1,6 @@
 """The minimal gated unit."""
 
 import torch
-from torch.nn import functional as F
 
 from recurra.checks import one_of
 from recurra.mixers.base import OnePart
@@ -19,18 +18,20 @@ def mgu_after(drive: Vectors, recur: Vectors, state: Vectors, candidate_bias: Te
     return h, (h,)
 
 
-def mgu_before(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Vectors]:
-    """Forget before the product, so the candidate needs a product of its own; `recur` is R, `(2, 1, N, N)`."""
-    (h,), (weight,) = state, recur
-    forget = torch.sigmoid(drive[0] + F.linear(h, weight[0, 0]))
-    candidate = torch.tanh(drive[1] + F.linear(forget * h, weight[1, 0]))
-    h = (1 - forget) * h + forget * candidate
+def mgu_before(drive: Vectors, recur: Vectors, state: Vectors, *, tick: int) -> tuple[Tensor, Vectors]:
+    """Forget before the product, so the candidate's comes after: a tick for the gate, and one for the rest."""
+    if tick == 0:
+        h = state[0]
+        forget = torch.sigmoid(drive[0] + recur[0])
+        return h, (forget * h, forget, h)
+    _, forget, h = state[:3]
+    h = (1 - forget) * h + forget * torch.tanh(drive[1] + recur[0])
     return h, (h,)
 
 
 RULES = {
     "after": Rule("mgu_after", mgu_after, 2, 2, params=1),
-    "before": Rule("mgu_before", mgu_before, 2, 2, operator="own"),
+    "before": Rule("mgu_before", mgu_before, 2, 1, operator="ticks", ticks=(0, 1), handed=2),
 }
 
 
@@ -44,8 +45,8 @@ class MGU(OnePart):
         y_t = h_t = (1 - f_t) \odot h_{t-1} + f_t \odot n_t
 
     Zhou et al. 2016, https://arxiv.org/abs/1603.09420. Unlike the paper the gate meets the past after the product; the
-    paper has it before, :math:`n_t = \tanh(W_n x_t + b_n + R_n (f_t \odot h_{t-1}))`: that is `reset="before"`. The
-    default runs compiled; the two have other weights and cannot be exchanged.
+    paper has it before, :math:`n_t = \tanh(W_n x_t + b_n + R_n (f_t \odot h_{t-1}))`: that is `reset="before"`.
+    The two have other weights and cannot be exchanged.
     State: (h,), `(B, D)`, float32.
 
     Args:
