@@ -101,12 +101,24 @@ def tick(
         held: v.
         bias: b.
     """
-    stages, ends = TABLEAUS[how.method]
-    stage, second = divmod(number % (2 * how.stages), 2)
-    h, moves = state[1 if stage or second else 0], [*state[2 : 2 + stage]]
-    if not second:
-        return torch.tanh(product + held), h, *moves
-    moves.append(time / how.steps * (product + bias))
+    slope, second = divmod(number, 2)
+    if second:
+        return moved(how, slope, time / how.steps * (product + bias), state)
+    return torch.tanh(product + held), *tried(how, slope, state)
+
+
+def tried(how: Solver, slope: int, state: tuple[Float[Tensor, "*F"], ...]) -> tuple[Float[Tensor, "*F"], ...]:
+    """h before the method's step and the moves that it has tried, where `state` is what the slope before left."""
+    stage = slope % how.stages
+    return state[1 : 2 + stage] if stage else state[:1]
+
+
+def moved(
+    how: Solver, slope: int, move: Float[Tensor, "*F"], state: tuple[Float[Tensor, "*F"], ...]
+) -> tuple[Float[Tensor, "*F"], ...]:
+    """What is left of the flow's slope of this number, which says to `move` so: where to look next, and `tried`."""
+    (stages, ends), stage = TABLEAUS[how.method], slope % how.stages
+    h, moves = state[1], [*state[2 : 2 + stage], move]
     return (_moved(h, ends, moves),) if stage == how.stages - 1 else (_moved(h, stages[stage + 1], moves), h, *moves)
 
 

@@ -4,12 +4,14 @@ import functools
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan, Vectors
-from recurra.ops.ode import Solver, solve, solver
+from recurra.ops.cell import TICKS
+from recurra.ops.ode import Solver, moved, solve, solver, tried
 from recurra.parts.elapsed import elapsed
 from recurra.shapes import Float, Tensor
 
@@ -57,8 +59,7 @@ class NeuralCDE(Mixer):
     ) -> None:
         super().__init__()
         at_least(1, channels=channels)
-        step = functools.partial(_step, how=solver(method, steps, tolerance))
-        self.rule = Rule("neural_cde", step, 1, 1, state=3, operator="own")
+        self.rule = _rule(solver(method, steps, tolerance), channels)
         self.path = nn.Linear(width, channels, bias=False)
         self.start = nn.Linear(channels, width)
         # W_1, then a matrix of W_2 for every channel, time the last
@@ -76,37 +77,81 @@ class NeuralCDE(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B _"], ...], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B _"], ...]]:
-        point, time = self.path(x), elapsed(x, clock)
-        drive = torch.cat([self.start(point).to(time.dtype), point.to(time.dtype), time], -1)
-        # a column for every number of both layers, its bias the last row: pieces of it are used as they lie
-        weight = torch.cat([self.weight.flatten(0, 1).T, self.bias.flatten()[None]])
-        read, state = self.scan(Cell(self.rule, drive, weight), state, clock)
-        return read.to(x.dtype), state
+        (h, last, begun), point, time = state, self.path(x), elapsed(x, clock)
+        start, point = self.start(point).to(time.dtype), point.to(time.dtype)
+        # a sequence begins where its first point says, and nothing moves there
+        first = F.pad(begun == 0, (0, x.shape[1] - 1))
+        first = (first if clock is None or clock.reset is None else first | clock.reset)[..., None]
+        move = point - torch.cat([last[:, None], point[:, :-1]], 1)
+        flows = torch.cat([time, move], -1).masked_fill(first, 0)
+        drive = [start.masked_fill(~first, 0), flows[..., None].expand(-1, -1, -1, h.shape[1]).flatten(2)]
+        record = Cell(self.rule, torch.cat(drive, -1), self.weight[:, None], self.bias)
+        read, (h,) = self.scan(record, (h,), clock)
+        if clock is None or clock.valid is None:
+            return read.to(x.dtype), (h, point[:, -1], torch.ones_like(begun))
+        happened = clock.counts[:, None]
+        newest = point.gather(1, (happened[..., None] - 1).clamp(min=0).expand(-1, -1, point.shape[-1]))[:, 0]
+        return read.to(x.dtype), (h, torch.where(happened > 0, newest, last), begun.masked_fill(happened > 0, 1))
 
 
-def _step(drive: Vectors, recur: Vectors, state: Vectors, *, how: Solver) -> tuple[Tensor, Vectors]:
-    """Time moves, then the path; or both begin."""
-    (h, last, begun), (both,) = state, recur
-    width, channels = h.shape[-1], last.shape[-1]
-    start, point, time = drive[0].split([width, channels, 1], -1)
-    columns = [width, channels * width, width]
-    (inner, outer, clockwork), biases = (part.split(columns, -1) for part in both.split([width, 1]))
-    inner_bias, outer_bias, clockwork_bias = biases
-    flowed = solve(
+@functools.cache
+def _rule(how: Solver, channels: int) -> Rule:
+    """A product for each layer and channel is a tick; where they are too many, or not known, the rule makes its own."""
+    slopes = how.stages * how.steps
+    ticks = (*(0, channels + 1) * slopes, *tuple(range(channels + 1)) * slopes)
+    vectors = channels + 2
+    if not 0 < len(ticks) <= TICKS:
+        return Rule("neural_cde", functools.partial(_step, how=how), vectors, vectors, 1, vectors, "own")
+    step = functools.partial(_tick, how=how, channels=channels)
+    return Rule("neural_cde", step, vectors, 1, 1, vectors, "ticks", ticks, how.stages + 1)
+
+
+def _tick(
+    drive: Vectors, recur: Vectors, state: Vectors, *biases: Tensor, how: Solver, channels: int, tick: int
+) -> tuple[Tensor, Vectors]:
+    """Time moves, then the path, a channel after the other; where a sequence begins neither does."""
+    start, time, *moves = drive
+    along, channel = tick - 2 * how.stages * how.steps, 0
+    if along < 0:
+        slope, channel = divmod(tick, 2)
+        moves, outer = [time], biases[-1:]
+    else:
+        slope, channel = divmod(along, channels + 1)
+        outer = biases[1:-1]
+    if channel == 0:
+        return start, (torch.tanh(recur[0] + biases[0]), *tried(how, slope, state))
+    move = moves[channel - 1] / how.steps * torch.tanh(recur[0] + outer[channel - 1])
+    at = 2 + slope % how.stages
+    move = move if channel == 1 else state[at] + move
+    if channel < len(moves):
+        return start, (*state[:at], move)
+    new = moved(how, slope, move, state)
+    if along == (channels + 1) * how.stages * how.steps - 1:
+        new = (new[0] + start,)
+    return new[0], new
+
+
+def _step(drive: Vectors, recur: Vectors, state: Vectors, *biases: Tensor, how: Solver) -> tuple[Tensor, Vectors]:
+    """The same, all channels of a slope at once."""
+    start, *flows = drive
+    (h,), (weight,) = state, recur
+    inner, outer, clockwork = weight[0, 0], weight[1:-1].flatten(0, 2), weight[-1, 0]
+    outer_bias, move = torch.cat(biases[1:-1]), torch.stack([x[:, 0] for x in flows[1:]], -1)
+    h = solve(
         how,
-        lambda h: torch.addmm(clockwork_bias, torch.addmm(inner_bias, h, inner).tanh(), clockwork).tanh(),
+        lambda h: F.linear(F.linear(h, inner, biases[0]).tanh(), clockwork, biases[-1]).tanh(),
         h,
-        time,
+        flows[0][:, :1],
     )
-    flowed = solve(
+    h = solve(
         how,
-        lambda h, move: _along(torch.addmm(outer_bias, torch.addmm(inner_bias, h, inner).tanh(), outer).tanh(), move),
-        flowed,
-        torch.ones_like(time),
-        point - last,
+        lambda h, move: _along(F.linear(F.linear(h, inner, biases[0]).tanh(), outer, outer_bias).tanh(), move),
+        h,
+        torch.ones_like(flows[0][:, :1]),
+        move,
     )
-    h = torch.where(begun > 0, flowed, start)
-    return h, (h, point, torch.ones_like(begun))
+    h = h + start
+    return h, (h,)
 
 
 def _along(directions: Float[Tensor, "B CD"], move: Float[Tensor, "B C"]) -> Float[Tensor, "B D"]:

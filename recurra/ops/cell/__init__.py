@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from recurra.shapes import Bool, Float, Tensor
 
+TICKS = 24  # products a step whose C does not take too long to compile
 Vectors = tuple[Tensor, ...]  # (B, N) each
 
 

@@ -16,13 +16,12 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
-from recurra.ops.cell import Cell, Rule, rules, step, torch as fused
+from recurra.ops.cell import TICKS, Cell, Rule, rules, step, torch as fused
 from recurra.ops.cell.emit import emit
 from recurra.ops.cell.step import Given
 from recurra.ops.cell.trace import Untraceable, gathered
 from recurra.shapes import Float, Tensor
 
-TICKS = 16  # products a step whose C does not take too long to compile
 PIECE = 1024  # rows of W x that are made at once
 CROWD = 48  # rows with which torch's products come to be worth what they cost to begin
 
