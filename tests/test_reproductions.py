@@ -26,6 +26,7 @@ def recipe(name):
             "lorenz_96",
             {"LEARNED": 80, "BATCH": 2, "LENGTH": 3, "PATHS": 2, "HEARD": 4, "AHEAD": 3, "SETTLED": 3, "UNITS": 8},
         ),
+        ("irregular_spirals", {"BATCH": 2, "LENGTH": 12, "HELD_OUT": 1}),
         ("online_copying", {}),
     ],
 )
@@ -72,3 +73,20 @@ def test_time_is_valid_until_the_error_first_exceeds_a_half():
     error = torch.tensor([[0.1, 0.4, 0.6, 0.1], [0.1, 0.1, 0.1, 0.1], [0.7, 0.0, 0.0, 0.0]])
     said = error[..., None].expand(-1, -1, module.PLACES)
     assert module.valid(said, torch.zeros_like(said)).tolist() == [2, 4, 0]
+
+
+def test_errors_are_told_apart_by_whether_a_sighting_is_still_to_come():
+    module = recipe("irregular_spirals")
+    task = module.make({"task": "spiral_paths"})
+
+    class Late:
+        """Wrong by 1 where nothing was seen, and by 2 in the last third, where nothing is to be seen."""
+
+        def say(self, batch):
+            wrong = (~(batch.inputs[..., 2] > 0)).float()
+            wrong[:, 2 * module.LENGTH // 3 :] = 2
+            return batch.targets + wrong[..., None]
+
+    between, after = module.errors(Late(), task)
+    # steps between the last sighting and the last third err by 1 and come after
+    assert between == pytest.approx(1) and 2 < after < 4
