@@ -3,3 +3,7 @@
 recurra compare selective_copying --task symbols=6 --task items=4 --mixers mingru,mamba,lstm,linear_attention,s4d \
     --parameters 30k --depth 2 --batch 32 --length 32 --steps 400 --lr 6e-3 \
     --seeds 3 --workers 1 --run "${1:-runs/recipes}/selective_copying"
+# twice as long with twice the rows, for the three that the claim is about
+recurra compare selective_copying --task symbols=6 --task items=4 --mixers mamba,mingru,s4d \
+    --parameters 30k --depth 2 --batch 64 --length 32 --steps 800 --lr 6e-3 \
+    --seeds 3 --workers 1 --run "${1:-runs/recipes}/selective_copying-longer"
