@@ -248,6 +248,7 @@ REFUSED = {
     "constant power": _rule(lambda d, r, s: (d[0] ** r[0], s)),
     "out of range": _rule(lambda d, r, s: (d[0] + d[1], s), state=2),
     "returned 1 states and declares 2": _rule(lambda d, r, s: (d[0], (d[0],)), state=2),
+    "is 30 products": _rule(lambda d, r, s, tick: (d[0] + r[0], s), operator="ticks", ticks=(0,) * 30),
     "own products": _rule(lambda d, r, s: (d[0] + s[0] @ r[0][0, 0], s), operator="own"),
 }
 

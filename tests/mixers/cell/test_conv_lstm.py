@@ -9,6 +9,7 @@ import torch
 from oracles.stored import numbers
 from torch.testing import assert_close
 
+from recurra.mixers.cell import conv_lstm
 from recurra.mixers.cell.conv_lstm import ConvLSTM
 from recurra.mixers.cell.lstm import LSTM
 
@@ -47,6 +48,18 @@ def test_kernels_of_one_pixel_are_an_lstm_with_peepholes_in_each():
             }
         )
         assert_close(y[..., pixel], lstm(x.unflatten(-1, (4, 6))[..., pixel])[0])
+
+
+@pytest.mark.parametrize("grid", [{"channels": 2, "height": 3}, {"size": 5}])
+def test_a_grid_too_large_to_write_its_convolution_out_gives_the_same(grid, monkeypatch):
+    mixer = ConvLSTM(24, **grid).double()
+    x, weight = torch.randn(2, 2, 6, 24, dtype=torch.float64)
+    wanted = [x.requires_grad_(), *mixer.parameters()]
+    written = torch.autograd.grad((mixer(x)[0] * weight).sum(), wanted)
+    y = mixer(x)[0]
+    monkeypatch.setattr(conv_lstm, "SMALL", 0)
+    assert_close(mixer(x)[0], y)
+    assert_close(torch.autograd.grad((mixer(x)[0] * weight).sum(), wanted), written)
 
 
 def test_a_kernel_is_no_larger_than_what_a_pixel_can_see():
