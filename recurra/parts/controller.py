@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.ops import Cell, Rule, Scan
-from recurra.parts.norms import unit
 from recurra.shapes import Float, Tensor, state_zeros
 
 # added to squares of lengths, so that an empty slot is like nothing and has a gradient
@@ -22,11 +21,17 @@ Memory = tuple[Float[Tensor, "B _"], ...]
 
 
 def look_up(
-    memory: Float[Tensor, "B N W"], key: Float[Tensor, "B H W"], strength: Float[Tensor, "B H"]
+    memory: Float[Tensor, "B N W"], key: Float[Tensor, "B H W"], strength: Float[Tensor, "B H 1"]
 ) -> Float[Tensor, "B H N"]:
     r"""Slots by what they hold, :math:`\operatorname{softmax}_i(\beta \cos(k, M_i))`."""
-    likeness = unit(key, REST) @ unit(memory, REST).mT
-    return F.softmax(strength[..., None] * likeness, -1)
+    # products first: of lengths there is one a slot, of numbers many
+    likeness = key @ memory.mT * (strength * _over_length(key)) * _over_length(memory).mT
+    return F.softmax(likeness, -1)
+
+
+def _over_length(x: Float[Tensor, "B N W"]) -> Float[Tensor, "B N 1"]:
+    """One over the length of each."""
+    return ((x * x).sum(-1, keepdim=True) + REST).rsqrt()
 
 
 class Controller(nn.Module):
@@ -65,12 +70,12 @@ class Controller(nn.Module):
             drive: Memory, recur: tuple[Tensor, ...], state: Memory, bias: Float[Tensor, " I"]
         ) -> tuple[Tensor, Memory]:
             (h, c, found, *stored), (both,) = state, recur
-            hears, says = both.tensor_split([4 * width])
-            gates = drive[0] + F.linear(torch.cat([h, found], -1), hears)
+            hears, says = both.split([4 * width * (width + read), interface * width])
+            gates = torch.addmm(drive[0], torch.cat([h, found], -1), hears.view(4 * width, -1).T)
             entry, keep, candidate, out = gates.chunk(4, -1)
-            c = keep.sigmoid() * c + entry.sigmoid() * candidate.tanh()
+            c = torch.addcmul(keep.sigmoid() * c, entry.sigmoid(), candidate.tanh())
             h = out.sigmoid() * c.tanh()
-            found, after = access(F.linear(h, says[:, :width], bias), tuple(stored))
+            found, after = access(F.linear(h, says.view(-1, width), bias), tuple(stored))
             return torch.cat([h, found], -1), (h, c, found, *after)
 
         self.rule = Rule(name, step, 1, 1, state=len(self.sizes), params=1, operator="own")
@@ -91,9 +96,9 @@ class Controller(nn.Module):
         return tuple(state_zeros(self.recurrent, batch, size) for size in self.sizes)
 
     def forward(self, x: Float[Tensor, "B T D"], state: Any, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], Any]:
-        says = F.pad(self.interface.weight, (0, self.sizes[2]))
+        both = torch.cat([self.recurrent.flatten(), self.interface.weight.flatten()])
         record = Cell(
-            self.rule, x, torch.cat([self.recurrent, says]), self.interface.bias[None],
+            self.rule, x, both, self.interface.bias[None],
             input_weight=self.input.weight, bias=self.input.bias,
         )  # fmt: skip
         heard, state = self.scan(record, state, clock)

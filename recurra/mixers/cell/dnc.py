@@ -102,19 +102,23 @@ def _access(
     """Free, allocate, write, link, read."""
     flat, usage, written, looked, *chain = state
     memory, looked = flat.unflatten(-1, (slots, size)), looked.unflatten(-1, (heads, slots))
-    of_writing, of_heads = interface.tensor_split([3 * size + 3], -1)
-    key, value, erase, strength, allocate, write = of_writing.split([size, size, size, 1, 1, 1], -1)
-    keys, strengths, free, modes = of_heads.unflatten(-1, (heads, -1)).tensor_split([size, size + 1, size + 2], -1)
-    usage = (usage + written - usage * written) * (1 - free.sigmoid() * looked).prod(1)
-    like = look_up(memory, key[:, None], 1 + F.softplus(strength))[:, 0]
+    of_heads = interface.shape[-1] - 3 * size - 3
+    key, value, erase, strength, allocate, write, say = interface.split([size] * 3 + [1] * 3 + [of_heads], -1)
+    keys, strengths, free, *modes = say.unflatten(-1, (heads, -1)).split([size, 1, 1] + [3] * bool(chain), -1)
+    usage = torch.addcmul(usage + written, usage, written, value=-1)
+    for kept in (1 - free.sigmoid() * looked).unbind(1):
+        usage = usage * kept
+    like = look_up(memory, key[:, None], 1 + F.softplus(strength[:, None])).squeeze(1)
     written = write.sigmoid() * torch.lerp(like, allocation(usage), allocate.sigmoid())
     to = written[..., None]
-    memory = memory * (1 - to * erase.sigmoid()[:, None]) + to * value[:, None]
-    found = look_up(memory, keys, 1 + F.softplus(strengths[..., 0]))
+    memory = torch.addcmul(memory, memory, to * erase.sigmoid()[:, None], value=-1)
+    memory = torch.addcmul(memory, to, value[:, None])
+    found = look_up(memory, keys, 1 + F.softplus(strengths))
     if chain:
         link, chain = _link(chain[0].unflatten(-1, (slots, slots)), chain[1], written)
-        back, content, on = F.softmax(modes, -1).split(1, -1)
-        found = back * (looked @ link) + content * found + on * (looked @ link.mT)
+        back, content, on = F.softmax(modes[0], -1).split(1, -1)
+        found = torch.addcmul(content * found, back, looked @ link)
+        found = torch.addcmul(found, on, looked @ link.mT)
     return (found @ memory).flatten(1), (memory.flatten(1), usage, written, found.flatten(1), *chain)
 
 
@@ -123,7 +127,7 @@ def _link(
 ) -> tuple[Float[Tensor, "B N N"], list[Tensor]]:
     """What is written now comes after what was written last."""
     to = written[..., None]
-    link = (1 - to - to.mT) * link + to * last[:, None]
-    link = link * (1 - torch.eye(link.shape[-1], dtype=link.dtype, device=link.device))
-    last = (1 - written.sum(-1, keepdim=True)) * last + written
+    link = torch.addcmul((1 - to - to.mT) * link, to, last[:, None])
+    link = link.masked_fill(torch.eye(link.shape[-1], dtype=torch.bool, device=link.device), 0)
+    last = torch.addcmul(written, 1 - written.sum(-1, keepdim=True), last)
     return link, [link.flatten(1), last]

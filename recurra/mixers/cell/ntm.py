@@ -85,17 +85,19 @@ def _access(
     """Heads that write look and write, then heads that read look and read."""
     flat, looked, begun = state
     memory, before = flat.unflatten(-1, (slots, size)), looked.unflatten(-1, (-1, slots))
-    first = F.one_hot(begun.new_zeros((), dtype=torch.int64), slots).to(before)
-    before = torch.where(begun[..., None] > 0, before, first)
-    writing, reading = before.tensor_split([write_heads], 1)
+    # before the first step nobody looks anywhere
+    before = before + F.pad(1 - begun, (0, slots - 1))[:, None]
+    heads = [write_heads, before.shape[1] - write_heads]
+    writing, reading = before.split(heads, 1)
     # what all heads say, then what is erased, then what is added
-    looks, changes = interface.tensor_split([before.shape[1] * (size + 6)], -1)
-    of_writing, of_reading = looks.unflatten(-1, (-1, size + 6)).tensor_split([write_heads], 1)
-    erase, add = changes.unflatten(-1, (2, write_heads, size)).unbind(1)
-    writing = _look(of_writing, memory, writing)
-    rubbed = writing[..., None] * erase.sigmoid()[:, :, None]
-    memory = memory * (1 - rubbed).prod(1) + writing.mT @ add
-    reading = _look(of_reading, memory, reading)
+    sizes = [*(count * (size + 6) for count in heads), write_heads * size, write_heads * size]
+    of_writing, of_reading, erase, add = interface.split(sizes, -1)
+    writing = _look(of_writing.unflatten(-1, (-1, size + 6)), memory, writing)
+    erase = erase.sigmoid().unflatten(-1, (-1, 1, size))
+    for looks, erases in zip(writing.unbind(1), erase.unbind(1), strict=True):
+        memory = torch.addcmul(memory, memory, looks[..., None] * erases, value=-1)
+    memory = torch.baddbmm(memory, writing.mT, add.unflatten(-1, (-1, size)))
+    reading = _look(of_reading.unflatten(-1, (-1, size + 6)), memory, reading)
     read = (reading @ memory).flatten(1)
     return read, (memory.flatten(1), torch.cat([writing, reading], 1).flatten(1), torch.ones_like(begun))
 
@@ -105,9 +107,9 @@ def _look(
 ) -> Float[Tensor, "B H N"]:
     """By content or from where it was, then moved along, then sharpened."""
     key, strength, gate, shift, sharp = says.split([memory.shape[-1], 1, 1, 3, 1], -1)
-    found = look_up(memory, key, F.softplus(strength[..., 0]))
+    found = look_up(memory, key, F.softplus(strength))
     gated = torch.lerp(before, found, gate.sigmoid())
-    back, stay, on = F.softmax(shift, -1).split(1, -1)
-    moved = back * gated.roll(-1, -1) + stay * gated + on * gated.roll(1, -1)
+    near = torch.stack([gated.roll(-1, -1), gated, gated.roll(1, -1)], -2)
+    moved = (F.softmax(shift, -1).unsqueeze(-2) @ near).squeeze(-2)
     # as a softmax of logarithms no power is so small that the sum of all is zero
     return F.softmax((1 + F.softplus(sharp)) * moved.clamp(min=FAINT).log(), -1)
