@@ -29,7 +29,7 @@ class Projection(NamedTuple):
     drive: Float[Tensor, "B T GU"]  # d, G vectors of U side by side
     span: Float[Tensor, "B T"]  # tau > 0
     generator: Float[Tensor, "N N"]  # A
-    rule: Rule
+    rule: Rule  # of every unit by itself
     feed_hidden: Float[Tensor, "M U"]  # E_h
     feed_memory: Float[Tensor, "M MN"] | None  # E_m
     recur_hidden: Float[Tensor, "GU U"] | None  # R_h

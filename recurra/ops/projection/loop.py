@@ -3,6 +3,7 @@
 A step adds what changes, and the change is made in float64: where a step is short, one minus it would keep no digits.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -14,6 +15,7 @@ from recurra.ops.steps import restart
 from recurra.shapes import Float, Tensor
 
 BLOCK = 64  # steps whose matrices exist at once
+TERMS = 18  # of a series whose argument is at most 1: the next is below the last digit of a float64
 
 
 def declines(record: Projection, state: tuple[Tensor, Tensor]) -> str | None:
@@ -28,10 +30,9 @@ def scan(
     resets = [None] * steps if record.reset is None else record.reset.unbind(1)
     valids = [None] * steps if record.valid is None else record.valid.unbind(1)
     feeds, drives = record.feed.unbind(1), record.drive.unbind(1)
-    changes = _changes(record.generator, record.span)
     hidden, memory = state
-    reads = []
-    for feed, drive, change, begins, happens in zip(feeds, drives, changes, resets, valids, strict=True):
+    matrices, reads = changes(record.generator, record.span), []
+    for feed, drive, change, begins, happens in zip(feeds, drives, matrices, resets, valids, strict=True):
         h, m = (hidden, memory) if begins is None else (restart(begins, hidden), restart(begins, memory))
         feed = feed + F.linear(h, record.feed_hidden)
         if record.feed_memory is not None:
@@ -49,7 +50,7 @@ def scan(
     return torch.stack(reads, 1), (hidden, memory)
 
 
-def _changes(generator: Float[Tensor, "N N"], span: Float[Tensor, "B T"]) -> Iterator[Float[Tensor, "_ 1 N N"]]:
+def changes(generator: Float[Tensor, "N N"], span: Float[Tensor, "B T"]) -> Iterator[Float[Tensor, "_ 1 N N"]]:
     """What every step's exponential differs from 1 by; for all rows together where all steps are of one length."""
     for several in span.split(BLOCK, 1):
         if several.requires_grad:
@@ -65,8 +66,20 @@ def _changes(generator: Float[Tensor, "N N"], span: Float[Tensor, "B T"]) -> Ite
 
 
 def _change(generator: Float[Tensor, "N N"], span: Float[Tensor, "*S"]) -> Float[Tensor, "*S N N"]:
-    span = span.double()[..., None, None]
+    """Taylor's series of a part of the span, doubled until it is whole: powers of the generator serve all spans."""
+    generator, span = generator.double(), span.double()
+    norm = torch.linalg.matrix_norm(generator, 1)
     endless = torch.isinf(span)
-    exponential = torch.linalg.matrix_exp(generator.double() * span.masked_fill(endless, 0))
+    size = span.masked_fill(endless, 0) * norm
+    doublings = size.detach().log2().ceil().clamp(min=0).nan_to_num(0)
+    order = torch.arange(1, TERMS + 1, dtype=torch.float64, device=span.device)
+    powers = list(itertools.accumulate([generator / norm] * TERMS, torch.matmul))
+    weights = (size / 2**doublings)[..., None] ** order / order.cumprod(0)
+    change = torch.tensordot(weights, torch.stack(powers), 1)
+    for done in range(int(doublings.max()) if doublings.numel() else 0):
+        some = doublings > done
+        half = change[some]
+        # of e^2x - 1 in terms of e^x - 1
+        change = change.index_put((some,), 2 * half + half @ half)
     identity = torch.eye(len(generator), dtype=torch.float64, device=generator.device)
-    return exponential.masked_fill(endless, 0) - identity
+    return torch.where(endless[..., None, None], -identity, change)
