@@ -104,7 +104,7 @@ class HeadNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """The same shape and type as `x`."""
-        real = wide(x)
-        weight, bias = (None if p is None else p.to(real) for p in (self.weight, self.bias))
-        normal = F.group_norm(x.to(real).reshape(-1, x.shape[-1]), self.heads, weight, bias, self.epsilon)
-        return normal.view_as(x).to(x.dtype)
+        # a layer norm of each head: torch's group norm, where nothing lies behind a feature, goes number by number
+        heads = x.to(wide(x)).unflatten(-1, (self.heads, -1))
+        normal = F.layer_norm(heads, heads.shape[-1:], eps=self.epsilon).flatten(-2) * self.weight
+        return (normal if self.bias is None else normal + self.bias).to(x.dtype)
