@@ -1,7 +1,7 @@
-"""Write the README's generated blocks anew: architectures from the table MIXERS, numbers from benchmarks/results.
+"""Write the README's generated blocks anew: tables of the program, recipes' pages, numbers from benchmarks/results.
 
 python docs/tables.py           write them
-python docs/tables.py --check   exit with 1 if the README's list of architectures is not what it would be
+python docs/tables.py --check   exit with 1 if the README's tables and recipes are not what they would be
 """
 
 import json
@@ -24,6 +24,21 @@ def architectures() -> str:
         size = f"{row.state_bytes:,} B" + (f" + {row.growth:,} B a step" if row.growth else "")
         lines.append(f"| `{row.name}` | {row.summary} | {row.year or ''} | {row.family} | {size} |")
     return "\n".join(lines)
+
+
+def models() -> str:
+    """Every row of MODELS and what it is."""
+    from recurra.models import MODELS
+
+    summaries = {name: (cls.__doc__ or "").strip().splitlines()[0] for name, cls in MODELS.items()}
+    return "\n".join(["| name | what it is |", "|---|---|", *(f"| `{x}` | {y} |" for x, y in summaries.items())])
+
+
+def recipes() -> str:
+    """The pages of what was tried, by their titles."""
+    pages = sorted((ROOT / "recipes").glob("*.md"))
+    titles = [(page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "), page.name) for page in pages]
+    return ",\n".join(f"[{title}](recipes/{name})" for title, name in titles) + "."
 
 
 def demo() -> str:
@@ -104,7 +119,9 @@ def _ratio(row: dict, part: str, label: str = "nn.LSTM") -> str:
     return "" if known is None else f"{known['median']:.3g} ({known['low']:.3g}–{known['high']:.3g})"
 
 
-BLOCKS = {"architectures": architectures, "demo": demo, "bench": bench}
+BLOCKS = {"architectures": architectures, "models": models, "recipes": recipes, "demo": demo, "bench": bench}
+# made of the program and its pages alone, so that they must be current
+CHECKED = ("architectures", "models", "recipes")
 
 
 def replaced(text: str, name: str, body: str) -> str:
@@ -117,7 +134,7 @@ def replaced(text: str, name: str, body: str) -> str:
 def main() -> int:
     text = README.read_text(encoding="utf-8")
     if "--check" in sys.argv:
-        return int(replaced(text, "architectures", architectures()) != text)
+        return int(any(replaced(text, name, BLOCKS[name]()) != text for name in CHECKED))
     for name, make in BLOCKS.items():
         text = replaced(text, name, make())
     README.write_text(text, encoding="utf-8")

@@ -15,10 +15,11 @@ from recurra.shapes import Float, State, Tensor
 
 
 class Classifier(Model):
-    """`logits, state = model(x, state, clock)`: `(B, T)` tokens or `(B, T, F)` features to `(B, classes)`.
+    """What class a sequence is of, said once it has been read.
 
-    The state carries the pool with it, so a long sequence may come in pieces. With `clock.reset` the pool forgets
-    what came before; with `clock.valid` it sees only steps that happened.
+    `logits, state = model(x, state, clock)`: `(B, T)` tokens or `(B, T, F)` features to `(B, classes)`. The state
+    carries the pool with it, so a long sequence may come in pieces. With `clock.reset` the pool forgets what came
+    before; with `clock.valid` it sees only steps that happened.
 
     Args:
         classes: how many there are.

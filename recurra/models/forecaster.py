@@ -13,8 +13,9 @@ from recurra.shapes import Float, State, Tensor
 
 
 class Forecaster(Model):
-    """`quantiles, state = model(x, state, clock)`: `(B, T, inputs)` to `(B, T, horizon, Q)`.
+    """At every step, quantiles of the numbers to come.
 
+    `quantiles, state = model(x, state, clock)`: `(B, T, inputs)` to `(B, T, horizon, Q)`.
     What is read at step t speaks of steps t + 1 to t + horizon and has seen nothing after t. With horizon 1 and one
     quantile it is plain regression. Quantiles never cross: each is the one below plus something positive.
 
