@@ -1,0 +1,105 @@
+"""Keys written and written again over eight segments, asked for at the end: memories of segments against a window.
+
+python recipes/rewrites.py [--steps 400] [--seeds 3] [--first 0]
+"""
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from recurra.models import LanguageModel, count
+from recurra.state import nbytes
+from recurra.tasks import Rewrites, Task
+from recurra.train.optimisers import adamw, clip, set_learning_rate
+from recurra.train.schedules import warmup_cosine
+
+# of a segment, and of the window; segments of training, and steps until there is one more
+SEGMENT, MOST, RAMP = 20, 8, 25
+KEYS, VALUES, WRITES = 4, 8, 2
+SEGMENTS, HELD_OUT = (1, 2, 4, 8, 16), 256
+WIDTH, BATCH, RATE = 32, 64, 4e-3
+ARMS: dict[str, dict[str, Any]] = {
+    "sliding_window": {"window": SEGMENT},
+    "infini_attention": {"segment": SEGMENT, "delta": True},
+    "rmt": {"segment": SEGMENT, "tokens": 8},
+    "armt": {"segment": SEGMENT, "tokens": 4},
+}
+
+
+def model_of(mixer: str, keywords: dict[str, Any], vocabulary: int) -> LanguageModel:
+    """One block that sees two steps at a time and remembers nothing else, and one of the mixer."""
+    pattern, mixers = f"channel_mix,{mixer}", {mixer: keywords}
+    return LanguageModel(vocabulary=vocabulary, width=WIDTH, depth=2, pattern=pattern, mixers=mixers, hidden=0)
+
+
+def learn(model: LanguageModel, steps: int, seed: int, drawn: Callable[[int], tuple[Task, int, int]]) -> None:
+    """Train on the task, rows and length that are drawn for every step."""
+    optimiser = adamw(model, 0.01, (0.9, 0.98))
+    for step in range(steps):
+        task, rows, length = drawn(step)
+        batch = task.batch("train", step, rows, length, seed)
+        set_learning_rate(optimiser, warmup_cosine(step, steps, 20, RATE, 2e-4))
+        optimiser.zero_grad()
+        task.loss(model(batch.inputs)[0], batch).backward()
+        clip(list(model.parameters()), 1.0)
+        optimiser.step()
+
+
+def task_of(segments: int) -> Rewrites:
+    return Rewrites(keys=KEYS, values=VALUES, segments=segments, writes=WRITES)
+
+
+def run(mixer: str, steps: int, seed: int) -> list[float]:
+    """Held-out accuracy after each number of segments."""
+    torch.manual_seed(seed)
+    draw, model = random.Random(seed), model_of(mixer, ARMS[mixer], 1 + KEYS + VALUES)
+
+    def drawn(step: int) -> tuple[Task, int, int]:
+        segments = draw.randint(1, min(MOST, 1 + step // RAMP))
+        return task_of(segments), BATCH, SEGMENT * segments
+
+    learn(model, steps, seed, drawn)
+    scores = []
+    for segments in SEGMENTS:
+        task = task_of(segments)
+        batch = task.batch("test", 0, HELD_OUT, SEGMENT * segments, 0)
+        with torch.no_grad():
+            right, asked = task.score(model(batch.inputs)[0], batch)
+        scores.append(right / asked)
+    return scores
+
+
+def cells(scores: list[list[float]]) -> str:
+    """Mean and standard deviation of each column."""
+    shown = zip(*scores, strict=True)
+    return " | ".join(f"{statistics.fmean(c):.3f} ± {statistics.stdev(c) if len(c) > 1 else 0:.3f}" for c in shown)
+
+
+def arguments(description: str, steps: int) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, value in (("steps", steps), ("seeds", 3), ("first", 0)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments(__doc__ or "", 400)
+    torch.set_num_threads(1)
+    heads = " | ".join(f"{n} segments" if n > 1 else "1 segment" for n in SEGMENTS)
+    print(f"| mixer | {heads} | parameters | state bytes | seconds |\n" + "| --- " * (len(SEGMENTS) + 4) + "|")
+    for mixer in ARMS:
+        began = time.process_time()
+        scores = [run(mixer, options.steps, seed) for seed in range(options.first, options.first + options.seeds)]
+        spent = (time.process_time() - began) / options.seeds
+        model = model_of(mixer, ARMS[mixer], 1 + KEYS + VALUES)
+        sizes = f"{count(model):,} | {nbytes(model.initial_state(1)):,} | {spent:.0f}"
+        print(f"| {mixer} | {cells(scores)} | {sizes} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
