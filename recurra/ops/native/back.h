@@ -166,8 +166,8 @@ static void key_back(Panels *p, Piece c, const REAL *sums, REAL *gg) {
         EACH(w, WRITES) edge_keys(gg, p->gk[w], p->kf[w], n, lk);
         EACH(r, READS) edge_queries(gg, p->gq[r], p->qf[r], n, lk, EARLY(z, r));
     }
-    EACH(r, READS) unspan_queries(p->gq[r], p->d, n, lk, EARLY(z, r));
-    EACH(w, WRITES) unspan_keys(p->gk[w], p->d, n, lk);
+    EACH(r, READS) span_queries(p->gq[r], p->gq[r], p->d, n, lk, EARLY(z, r));
+    EACH(w, WRITES) span_keys(p->gk[w], p->whole, p->gk[w], p->d, n, lk);
     EACH(r, READS) EACH(w, WRITES)
         pairs_back(p->gq[r], p->gk[w], gg, p->gu + c.h * lk, TABLE(sums, r, w), p->q[r], p->k[w], p->d, p->u, n, lk, EARLY(z, r), r);
 }
