@@ -28,7 +28,7 @@ class DenseCell(nn.Module):
     2014 (https://arxiv.org/abs/1312.6120), each gate by itself; biases and the rule's own parameters start at zero.
 
     Args:
-        rule: a rule whose operator is "dense", or "own" with weights of the same shape.
+        rule: a rule whose operator is "dense", or "ticks" or "own" with weights of the same shape.
         width: features in (D).
         units: N.
         project: features that the read is projected to (M); None: no projection, M = N.
