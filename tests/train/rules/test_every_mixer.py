@@ -24,10 +24,9 @@ REFUSED = {
     **dict.fromkeys(("ttt_linear", "ttt_mlp", "titans", "miras", "moneta", "yaad", "memora"), MADE),
     **dict.fromkeys(("titans_mac", "titans_mag", "titans_mal"), MADE),
     **dict.fromkeys(("rmt", "block_recurrent", "temporal_latent_bottleneck"), MADE),
-    **dict.fromkeys(("cosformer", "lmu", "mesanet", "transformer_xl", "infini_attention"), ITEM),
+    **dict.fromkeys(("cosformer", "hippo", "lmu", "mesanet", "transformer_xl", "infini_attention"), ITEM),
     **dict.fromkeys(("mamba", "mamba2", "mamba3", "flash_gau", "sliding_window", "dss", "s4d", "h3", "s4"), LARGE),
     **dict.fromkeys(("mega", "hyena", "lssl", "dnc", "ntm", "liquid_s4", "lm2", "armt", "trc2"), LARGE),
-    "hippo": "no finite slope",
 }
 
 
