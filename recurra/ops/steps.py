@@ -16,6 +16,13 @@ def blank(valid: Bool[Tensor, "B T"], x: Tensor, fill: float = 0.0) -> Tensor:
     return x.masked_fill((~valid).reshape(*valid.shape, *(1,) * (x.ndim - 2)), fill)
 
 
+def gaps(valid: Bool[Tensor, "B T"] | None) -> str | None:
+    """Why steps cannot be taken all at once: some that did not happen lie between others, not at their row's end."""
+    if valid is not None and bool((valid[:, 1:] & ~valid[:, :-1]).any()):
+        return "steps that did not happen lie before steps that did: align them first (Clock.aligned)"
+    return None
+
+
 def finer(clock: Clock | None, ticks: int) -> Clock | None:
     """The clock of a recurrence that runs `ticks` times a step: a sequence begins at a step's first tick."""
     if clock is None or ticks == 1:

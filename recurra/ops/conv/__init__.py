@@ -28,11 +28,3 @@ class ShortConv(NamedTuple):
     def hold(self, valid: Bool[Tensor, "B T"]) -> "ShortConv":
         """The same record, told which steps did not happen: no input leaves the past as it was."""
         return self._replace(valid=valid)
-
-
-def gaps(record: ShortConv) -> str | None:
-    """Why steps cannot be taken all at once: some that did not happen lie between others, not at their row's end."""
-    valid = record.valid
-    if valid is not None and bool((valid[:, 1:] & ~valid[:, :-1]).any()):
-        return "steps that did not happen lie before steps that did: align them first (Clock.aligned)"
-    return None

@@ -7,7 +7,8 @@ input before a reset is masked where it is read, which a library's convolution c
 import torch
 from torch.nn import functional as F
 
-from recurra.ops.conv import ShortConv, gaps
+from recurra.ops.conv import ShortConv
+from recurra.ops.steps import gaps
 from recurra.shapes import Bool, Float, Int, Tensor
 
 
@@ -15,7 +16,7 @@ def declines(record: ShortConv, state: Tensor) -> str | None:
     """A single step is the loop's; and the steps that did not happen must be at each row's end."""
     if record.x.shape[1] == 1:
         return "a single step"
-    return gaps(record)
+    return gaps(record.valid)
 
 
 def scan(record: ShortConv, state: Float[Tensor, "B J D"]) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B J D"]]:

@@ -8,9 +8,9 @@ over their past inputs like any other pieces.
 import torch
 from torch.nn import functional as F
 
-from recurra.ops.conv import ShortConv, gaps
+from recurra.ops.conv import ShortConv
 from recurra.ops.conv.chunk import finish
-from recurra.ops.steps import restart
+from recurra.ops.steps import gaps, restart
 from recurra.shapes import Float, Tensor
 
 FEW = 64  # steps, and taps, below which a transform is not worth it
@@ -22,7 +22,7 @@ def declines(record: ShortConv, state: Tensor) -> str | None:
         return f"fewer than {FEW} taps cost less one by one"
     if record.x.shape[1] == 1:
         return "a single step"
-    return gaps(record)
+    return gaps(record.valid)
 
 
 def scan(record: ShortConv, state: Float[Tensor, "B J D"]) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B J D"]]:

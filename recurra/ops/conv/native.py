@@ -7,7 +7,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
-from recurra.ops.conv import ShortConv, gaps
+from recurra.ops.conv import ShortConv
+from recurra.ops.steps import gaps
 from recurra.shapes import Float, Tensor
 
 MOST = 16
@@ -17,7 +18,7 @@ def declines(record: ShortConv, state: Tensor) -> str | None:
     """Very many taps, gaps between the steps that happened, or what no kernel takes."""
     if record.weight.shape[1] > MOST:
         return f"the kernel takes up to {MOST} taps, not {record.weight.shape[1]}"
-    return gaps(record) or native.declines("conv", record.x, record.weight, record.bias, state)
+    return gaps(record.valid) or native.declines("conv", record.x, record.weight, record.bias, state)
 
 
 def scan(record: ShortConv, state: Float[Tensor, "B J D"]) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B J D"]]:

@@ -16,6 +16,7 @@ import torch
 
 from recurra.ops.dplr import DiagonalPlusLowRank
 from recurra.ops.linear_system import LinearSystem, chunk as linear_system_chunk
+from recurra.ops.steps import gaps
 from recurra.shapes import Float, Inexact, Tensor, widen
 
 
@@ -23,7 +24,7 @@ def declines(record: DiagonalPlusLowRank, state: Tensor) -> str | None:
     """Steps must be of one length; then as a linear system does."""
     if record.step.ndim > 1:
         return "steps differ in length"
-    return linear_system_chunk.refuses(record.x, record.valid)
+    return "a single step" if record.x.shape[1] == 1 else gaps(record.valid)
 
 
 def scan(

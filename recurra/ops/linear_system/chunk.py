@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from recurra.ops.linear_system import LinearSystem, loop
+from recurra.ops.steps import gaps
 from recurra.ops.turn import turned
 from recurra.shapes import Bool, Float, Int, Tensor
 
@@ -23,16 +24,7 @@ LENGTH = 64  # steps in a block, at most
 
 def declines(record: LinearSystem, state: Tensor) -> str | None:
     """A single step has nothing to cut; steps that did not happen must come last."""
-    return refuses(record.x, record.valid)
-
-
-def refuses(x: Float[Tensor, "B T D"], valid: Bool[Tensor, "B T"] | None) -> str | None:
-    """Why blocks cannot be made of these steps."""
-    if x.shape[1] == 1:
-        return "a single step"
-    if valid is not None and bool((valid[:, 1:] & ~valid[:, :-1]).any()):
-        return "steps that did not happen lie before steps that did: align them first (Clock.aligned)"
-    return None
+    return "a single step" if record.x.shape[1] == 1 else gaps(record.valid)
 
 
 def scan(

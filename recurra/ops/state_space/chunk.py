@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from recurra.ops.state_space import StateSpace
+from recurra.ops.steps import gaps
 from recurra.ops.turn import turned
 from recurra.shapes import Bool, Float, Inexact, Int, Tensor, wide, widen
 
@@ -30,10 +31,7 @@ def declines(record: StateSpace, state: Tensor) -> str | None:
         return "a single step"
     if len({x.is_complex() for x in (record.log_decay, record.read, state)}) > 1:
         return "decay, read and state must be all real or all complex"
-    valid = record.valid
-    if valid is not None and bool((valid[:, 1:] & ~valid[:, :-1]).any()):
-        return "steps that did not happen lie before steps that did: align them first (Clock.aligned)"
-    return None
+    return gaps(record.valid)
 
 
 def scan(
