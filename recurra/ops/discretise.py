@@ -31,13 +31,3 @@ def bilinear(rate: Inexact[Tensor, "..."], step: Float[Tensor, "..."]) -> Factor
     """
     half = rate * step / 2
     return (1 + half) / (1 - half), step / (1 - half)
-
-
-def exponential_euler(rate: Inexact[Tensor, "..."], step: Float[Tensor, "..."]) -> Factors:
-    r"""An exact decay and a write of first order: :math:`e^{\Delta A}` and :math:`\Delta`.
-
-    Args:
-        rate: A.
-        step: the step's length, of a shape that broadcasts with the rate's.
-    """
-    return (rate * step).exp(), step

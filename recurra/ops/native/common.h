@@ -149,7 +149,6 @@ INLINE vec exps(vec x) {
     y = SELECT(x > high, all(INFINITY), y);
     return SELECT(x == x, y, x);
 }
-INLINE REAL exp1(REAL x) { return IS_DOUBLE ? exp(x) : expf(x); }
 
 /* sixteen vecs -> the vec of their sixteen sums; and the 16 x 16 transpose. Four rounds of shuffles each. */
 #define EVEN(a, b) __builtin_shufflevector(a, b, 0,2,4,6,8,10,12,14,16,18,20,22,24,26,28,30)
