@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from recurra.checks import one_of
 from recurra.clock import Clock
 from recurra.mixers import MIXERS
 from recurra.ops import Cell, Rule, Scan
@@ -303,8 +304,7 @@ class RNN(_Layers):
         dtype: Any = None,
     ) -> None:  # fmt: skip
         known = {"tanh": rules.ELMAN_TANH, "relu": rules.ELMAN_RELU}
-        if nonlinearity not in known:
-            raise ValueError(f"nonlinearity is {nonlinearity!r}: it must be one of {', '.join(known)}")
+        one_of(known, nonlinearity=nonlinearity)
         super().__init__(
             known[nonlinearity], input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0,
             device, dtype,

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from recurra.clock import Clock
+from recurra.parts.cell import part
 from recurra.shapes import Float, State, Tensor, state_zeros
 
 
@@ -95,9 +96,9 @@ class Mixer(nn.Module, abc.ABC):
         return state_zeros(next(self.parameters()), *shape)
 
     def _check(self, x: Tensor, clock: Clock) -> None:
-        for part in (clock.reset, clock.valid, clock.dt):
-            if part is not None and part.shape != x.shape[:2]:
-                raise ValueError(f"the clock is {tuple(part.shape)}, x is {tuple(x.shape[:2])}: they must agree")
+        for told in (clock.reset, clock.valid, clock.dt):
+            if told is not None and told.shape != x.shape[:2]:
+                raise ValueError(f"the clock is {tuple(told.shape)}, x is {tuple(x.shape[:2])}: they must agree")
         if clock.dt is not None and not self.timed:
             raise ValueError(f"{type(self).__name__} has no notion of time: it cannot honour Clock.dt")
 
@@ -111,6 +112,4 @@ class OnePart(Mixer):
         return getattr(self, self.part).initial_state(batch)
 
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
-        # sooner than as an attribute: of a step of one row it would be a part that is seen
-        part: Any = self._modules[self.part]
-        return part(x, state, clock)
+        return part(self, self.part)(x, state, clock)

@@ -11,7 +11,7 @@ from recurra.models.base import Model
 from recurra.models.beam import beam as _beam
 from recurra.models.both_ways import BothWays
 from recurra.models.pairs import between_resets, phases
-from recurra.shapes import Bool, Float, Int, State, Tensor, wide
+from recurra.shapes import Bool, Float, Int, State, Tensor, state_zeros
 
 
 class AdditiveAttention(nn.Module):
@@ -104,7 +104,7 @@ class Bahdanau(Model):
     def initial_state(self, batch: int) -> State:
         """Nothing is known, and no answer has begun."""
         weight = self.first.weight
-        memory = torch.zeros(batch, self.source, len(weight), dtype=wide(weight), device=weight.device)
+        memory = state_zeros(weight, batch, self.source, len(weight))
         known = torch.zeros(batch, self.source, dtype=torch.bool, device=weight.device)
         query = self.decoder.initial_state(batch), torch.zeros_like(memory[:, 0])
         return *query, memory, memory.clone(), known, known[:, :1].clone()

@@ -10,7 +10,7 @@ from recurra.clock import Clock
 from recurra.models.backbone import Backbone
 from recurra.models.base import Model
 from recurra.models.pairs import between_resets, happened
-from recurra.shapes import Bool, Float, Int, State, Tensor, wide
+from recurra.shapes import Bool, Float, Int, State, Tensor, state_zeros
 
 NUMBERS = 6  # of each component: log-weight, two means, two log-deviations, and the correlation before its tanh
 
@@ -87,7 +87,7 @@ class Handwriting(Model):
     def initial_state(self, batch: int) -> State:
         """An empty text, the windows before its first letter, and nothing seen."""
         like = self.window.weight
-        places = torch.zeros(batch, len(like) // 3, dtype=wide(like), device=like.device)
+        places = state_zeros(like, batch, len(like) // 3)
         known = torch.zeros(batch, self.text, dtype=torch.int64, device=like.device)
         saw = places.new_zeros(batch, self.letters)
         return (

@@ -10,7 +10,7 @@ from recurra.models.backbone import Backbone
 from recurra.models.base import Model
 from recurra.models.pairs import happened
 from recurra.ops.ode import solve, solver
-from recurra.shapes import Bool, Float, State, Tensor, wide
+from recurra.shapes import Bool, Float, State, Tensor, state_zeros
 
 
 class Field(nn.Module):
@@ -89,7 +89,7 @@ class LatentODE(Model):
     def initial_state(self, batch: int) -> State:
         """Nothing has been found."""
         like = self.found.weight
-        z = torch.zeros(batch, self.latent, dtype=wide(like), device=like.device)
+        z = state_zeros(like, batch, self.latent)
         return z, torch.zeros(batch, 1, dtype=torch.bool, device=like.device)
 
     def forward(

@@ -18,7 +18,7 @@ from recurra.models.pairs import happened
 from recurra.ops.ode import solve, solver
 from recurra.ops.steps import restart
 from recurra.parts.clusters import apart, claim, k_means
-from recurra.shapes import Float, Int, State, Tensor, wide
+from recurra.shapes import Float, Int, State, Tensor, state_zeros, wide
 
 Layers = list[tuple[Tensor, Tensor]]  # weights and biases, `(N, outputs, inputs)` and `(N, outputs)`
 
@@ -119,7 +119,7 @@ class MixerExperts(Model):
 
     def initial_state(self, batch: int) -> State:
         """Nothing has been seen."""
-        return torch.zeros(batch, self.fields.features, dtype=wide(self.contexts), device=self.contexts.device)
+        return state_zeros(self.contexts, batch, self.fields.features)
 
     @torch.no_grad()
     def chosen(self) -> Int[Tensor, " E"]:

@@ -10,7 +10,7 @@ from recurra.models.backbone import Backbone
 from recurra.models.base import Model
 from recurra.models.beam import beam as _beam
 from recurra.models.pairs import between_resets, phases
-from recurra.shapes import Float, Int, State, Tensor, wide
+from recurra.shapes import Float, Int, State, Tensor, state_zeros
 
 
 class Seq2Seq(Model):
@@ -66,7 +66,7 @@ class Seq2Seq(Model):
     def initial_state(self, batch: int) -> State:
         """The encoder's, nothing put out, and that no answer has begun."""
         weight = self.out.weight
-        said = torch.zeros(batch, weight.shape[1], dtype=wide(weight), device=weight.device)
+        said = state_zeros(weight, batch, weight.shape[1])
         return self.encoder.initial_state(batch), said, torch.zeros_like(said[:, :1], dtype=torch.bool)
 
     def forward(

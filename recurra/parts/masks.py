@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from recurra.checks import one_of
 from recurra.parts.cell import DenseCell
 from recurra.shapes import Bool, Tensor
 
@@ -216,8 +217,7 @@ def scattered(
     """
     if not 0 < density <= 1:
         raise ValueError(f"density is {density}: it must be above 0 and at most 1")
-    if allocation not in ALLOCATIONS:
-        raise ValueError(f"allocation is {allocation!r}: it must be one of {', '.join(ALLOCATIONS)}")
+    one_of(ALLOCATIONS, allocation=allocation)
     shares = ALLOCATIONS[allocation]({name: m.shape for name, m in matrices.items()}, density)
     return {
         name: some(m.parameter.numel(), shares[name], random).view(m.parameter.shape) for name, m in matrices.items()

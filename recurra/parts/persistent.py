@@ -14,7 +14,7 @@ from recurra.parts.heads import divide
 from recurra.parts.rotary import count
 from recurra.parts.segment import turned
 from recurra.parts.window import Near, attend, blocks, slide
-from recurra.shapes import Bool, Float, Int, Tensor, wide
+from recurra.shapes import Bool, Float, Int, Tensor, state_zeros
 
 
 def asks(query: Float[Tensor, "B T H K"], positions: Int[Tensor, "N T"], base: float) -> Float[Tensor, "B T H J"]:
@@ -92,7 +92,7 @@ class PersistentWindow(nn.Module):
     def initial_state(self, batch: int) -> Near:
         """No steps yet: zeros."""
         like = self.key.weight
-        empty = torch.zeros(batch, self.window - 1, self.heads, self.size, dtype=wide(like), device=like.device)
+        empty = state_zeros(like, batch, self.window - 1, self.heads, self.size)
         return empty, empty, torch.zeros(batch, dtype=torch.long, device=like.device)
 
     def forward(self, x: Float[Tensor, "B T D"], state: Near, clock: Clock | None) -> tuple[Tensor, Near]:
