@@ -12,7 +12,7 @@ from recurra import MIXERS, state as states
 
 WIDTH, PIECES, PIECE = 8, 10, 2048
 # these run by a loop in Python or by inner steps, where fewer steps must do
-BY_LOOP = ("hippo", "lmu", "fast_weights_rnn", "ltc", "conv_lstm", "neural_ode", "ode_rnn", "gru_d", "neural_cde")
+BY_LOOP = ("hippo", "lmu", "fast_weights_rnn", "ltc")
 BY_LOOP += ("ntm", "dnc", "rmt", "armt", "temporal_latent_bottleneck", "block_recurrent")
 BY_LOOP += ("ttt_linear", "ttt_mlp", "titans", "miras", "moneta", "yaad", "memora")
 BY_LOOP += ("titans_mac", "titans_mag", "titans_mal")
