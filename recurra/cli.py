@@ -160,6 +160,10 @@ def compare(
     lr: Rate = None,
     tbptt: Carry = False,
     bf16: Half = False,
+    rules: Annotated[str | None, typer.Option(help="Each mixer by each rule: bptt,rtrl,eprop.")] = None,
+    rule_set: RuleSets = None,
+    masks: Annotated[str | None, typer.Option(help="Each with each mask: none,static,rigl.")] = None,
+    mask_set: MaskSets = None,
     workers: Annotated[int, typer.Option(help="Processes at a time; 0: as many as processors.")] = 0,
     run: Where = None,
     resume: Resume = False,
@@ -171,12 +175,14 @@ def compare(
 
     options = {
         "source": source, "mixers": given.mixers(mixers), "seeds": seeds, "task": _task(task, tokenizer),
+        "rules": given.names(rules), "masks": given.names(masks),
         "parameters": given.number(parameters) if parameters else None, "arguments": {"depth": depth},
         "training": given.overlay({}, _training(steps, batch, length, evaluation_length, lr, tbptt, bf16)),
     }  # fmt: skip
     resume = resume and run is not None and (run / "compare.json").exists()
     before = train.read_comparison(run) if resume and run else None
-    config = given.comparison_settings(options, set_ or [], preset, before)
+    keywords = {"mixers": set_ or [], "rules": rule_set or [], "masks": mask_set or []}
+    config = given.comparison_settings(options, keywords, preset, before)
     folder = run or _folder(config.source, "comparison")
     try:
         with _how_to_go_on("compare", folder):
@@ -322,7 +328,7 @@ def _task(pairs: list[str] | None, tokenizer: pathlib.Path | None) -> dict[str, 
 
 def _folder(source: str, what: str) -> pathlib.Path:
     """A name for a run that was given none."""
-    from recurra.train.compare import label
+    from recurra.train.contender import label
 
     return pathlib.Path("runs") / f"{pathlib.Path(source).stem or 'text'}-{label(what)}"
 

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from recurra import train
 from recurra.cli import app
-from recurra.train.compare import label, plan
+from recurra.train.compare import plan
+from recurra.train.contender import label
 from recurra.train.progress import Quiet
 
 RECIPES = pathlib.Path(__file__).parents[1] / "recipes"

@@ -1,6 +1,6 @@
 """Architectures side by side on equal terms: the same number of parameters, the same batches, the same seeds.
 
-Every pair of a mixer and a seed is an ordinary run in a folder of its own, trained in a process of its own with one
+Every pair of a contender and a seed is an ordinary run in a folder of its own, trained in a process of its own with one
 thread. So a comparison can be stopped and resumed as its runs can, and each of its runs can be used as any other.
 """
 
@@ -18,6 +18,7 @@ from recurra.tasks import Task, open_source
 from recurra.train import board as boards, pool, result, stopping
 from recurra.train.board import Board, Standing
 from recurra.train.config import Config, at_least, differences, from_json, to_json
+from recurra.train.contender import NONE, Contender, contenders
 from recurra.train.errors import Incomplete, RunError, Stopped
 from recurra.train.measure import step_microseconds
 from recurra.train.metrics import Follow
@@ -36,27 +37,37 @@ class CompareConfig:
     Args:
         source: what to learn from, as in `Config`.
         mixers: what is compared: names of mixers, or patterns of them.
+        rules: ways to learn, each with each mixer: rows of `recurra.train.rules.RULES`.
+        masks: sparse weights, each with each mixer and rule: rows of `recurra.train.masks.MASKS`, or "none".
         parameters: of each model, within 3 %; the widths follow.
         seeds: runs of each mixer, with seeds 0, 1, ...
         task: further keywords for the task.
         arguments: keywords of all models (`depth`, `dropout`, ...; `mixers`: keywords of mixers by name).
         training: further settings of all runs, as in `Config` (`steps`, `batch`, `length`, `learning_rate`, ...).
+        rule_arguments: keywords of rules by name.
+        mask_arguments: keywords of masks by name.
     """
 
     source: str
     mixers: tuple[str, ...]
+    rules: tuple[str, ...] = ("bptt",)
+    masks: tuple[str, ...] = (NONE,)
     parameters: int = 600_000
     seeds: int = 1
     task: dict[str, Any] = dataclasses.field(default_factory=dict)
     arguments: dict[str, Any] = dataclasses.field(default_factory=_two)
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    rule_arguments: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    mask_arguments: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mixers", tuple(name.replace(" ", "") for name in self.mixers))
         at_least(self, 1, "parameters", "seeds")
-        if not self.mixers or len({label(name) for name in self.mixers}) < len(self.mixers):
-            raise RunError(f"the mixers are {', '.join(self.mixers) or 'none'}: name at least one, and each once")
-        taken = {"source", "task", "arguments", "seed", "threads"} & set(self.training)
+        for what, names in (("mixers", self.mixers), ("rules", self.rules), ("masks", self.masks)):
+            if not names or len(set(names)) < len(names):
+                raise RunError(f"the {what} are {', '.join(names) or 'none'}: name at least one, and each once")
+        own = {"source", "task", "arguments", "seed", "threads", "rule", "rule_arguments", "mask", "mask_arguments"}
+        taken = own & set(self.training)
         if taken:
             raise RunError(f"training sets {', '.join(sorted(taken))}: a comparison sets it for all runs itself")
 
@@ -77,7 +88,7 @@ def compare(
     progress: Board | None = None,
     workers: int = 0,
 ) -> list[dict[str, Any]]:
-    """Train every mixer with every seed, and return the table's rows, the best first; table.json holds them too.
+    """Train every contender with every seed, and return the table's rows, the best first; table.json holds them too.
 
     Args:
         config: all settings.
@@ -123,11 +134,6 @@ def read_comparison(folder: str | os.PathLike[str]) -> CompareConfig:
         raise RunError(f"{path} is damaged: {error}") from error
 
 
-def label(pattern: str) -> str:
-    """A pattern as a folder's name: "mamba2*3,sliding_window" is "mamba2x3+sliding_window"."""
-    return pattern.replace("*", "x").replace(",", "+")
-
-
 def plan(config: CompareConfig) -> dict[str, Config]:
     """The settings of every run, by name: seeds first, so that all mixers are seen early.
 
@@ -138,10 +144,19 @@ def plan(config: CompareConfig) -> dict[str, Config]:
     task = open_source(config.source, **config.task)
     solved = {pattern: _arguments(config, pattern, base, task) for pattern in config.mixers}
     return {
-        f"{label(pattern)}-{seed}": Config.from_json({**base, "arguments": arguments, "seed": seed})
+        f"{one.folder}-{seed}": Config.from_json(
+            {**base, **_learning(config, one), "arguments": solved[one.pattern], "seed": seed}
+        )
         for seed in range(config.seeds)
-        for pattern, arguments in solved.items()
+        for one in contenders(config.mixers, config.rules, config.masks)
     }
+
+
+def _learning(config: CompareConfig, one: Contender) -> dict[str, Any]:
+    """How a contender learns and which weights it has, as `Config` says it."""
+    mask = None if one.mask == NONE else one.mask
+    said = {"rule": one.rule, "rule_arguments": config.rule_arguments.get(one.rule, {})}
+    return {**said, "mask": mask, "mask_arguments": config.mask_arguments.get(one.mask, {})}
 
 
 def _arguments(config: CompareConfig, pattern: str, base: dict[str, Any], task: Task) -> dict[str, Any]:
@@ -206,24 +221,24 @@ def _job(name: str, config: Config, folder: pathlib.Path) -> pool.Job:
 
 
 def _table(config: CompareConfig, folder: pathlib.Path, done: dict[str, Result]) -> list[dict[str, Any]]:
-    """A row for each mixer that has a run which ended, the best first."""
+    """A row for each contender that has a run which ended, the best first."""
     rows = []
-    for pattern in config.mixers:
-        names = [f"{label(pattern)}-{seed}" for seed in range(config.seeds)]
+    for one in contenders(config.mixers, config.rules, config.masks):
+        names = [f"{one.folder}-{seed}" for seed in range(config.seeds)]
         names = [name for name in names if name in done]
         if names:
-            rows.append(_row(pattern, {name: done[name] for name in names}, folder))
+            rows.append(_row(one.name, {name: done[name] for name in names}, folder))
     return sorted(rows, key=lambda row: row["score_mean"] if row["lower_is_better"] else -row["score_mean"])
 
 
-def _row(pattern: str, ended: dict[str, Result], folder: pathlib.Path) -> dict[str, Any]:
-    """A mixer's row: means over its seeds, and the sample of the best. The spread is the standard deviation."""
+def _row(called: str, ended: dict[str, Result], folder: pathlib.Path) -> dict[str, Any]:
+    """A contender's row: means over its seeds, and the sample of the best. The spread is the standard deviation."""
     scores = [one.score for one in ended.values()]
     name, best = (min if next(iter(ended.values())).lower_is_better else max)(
         ended.items(), key=lambda item: item[1].score
     )
     return {
-        "mixer": pattern,
+        "mixer": called,
         "run": name,
         "parameters": best.parameters,
         "score_mean": statistics.fmean(scores),

@@ -9,6 +9,7 @@ from recurra.models.backbone import parse
 from recurra.models.presets import PRESETS as SIZES
 from recurra.train.compare import CompareConfig
 from recurra.train.config import Config, nearest
+from recurra.train.contender import NONE
 from recurra.train.errors import RunError
 from recurra.train.presets import PRESETS
 from recurra.train.stream import FOR_EVER
@@ -54,7 +55,15 @@ def mixer_keywords(patterns: Sequence[str], given: dict[str, Any]) -> dict[str, 
     Raises:
         RunError: it is not clear whose keyword it is, or no pattern has that mixer.
     """
-    names = list(dict.fromkeys(name for pattern in patterns for name in parse(pattern)))
+    return owned(list(dict.fromkeys(name for pattern in patterns for name in parse(pattern))), given)
+
+
+def owned(names: Sequence[str], given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Keywords by whose they are: "heads" where there is one name, "gla.heads" where there are several.
+
+    Raises:
+        RunError: it is not clear whose keyword it is, or it is nobody's.
+    """
     found: dict[str, dict[str, Any]] = {}
     for key, value in given.items():
         owner, dot, keyword = key.rpartition(".")
@@ -101,9 +110,11 @@ def endless(steps: int | None) -> dict[str, Any]:
 
 
 def comparison_settings(
-    options: dict[str, Any], keywords: Iterable[str], preset: str | None, before: CompareConfig | None
+    options: dict[str, Any], keywords: dict[str, list[str]], preset: str | None, before: CompareConfig | None
 ) -> CompareConfig:
     """The settings of a comparison: what was given over a preset over those that go on (`before`) or the defaults.
+
+    `keywords` are of mixers, rules and masks: KEY=VALUE words under each.
 
     Raises:
         RunError: no source or mixers, or something given that does not exist.
@@ -113,13 +124,21 @@ def comparison_settings(
     merged = overlay(overlay(base, _named(preset, PRESETS)), options)
     if not merged.get("mixers"):
         raise RunError("no mixers were named: give --mixers lstm,mamba2 or a --preset")
-    own = mixer_keywords(merged["mixers"], pairs(keywords))
+    for what, arguments in (("rules", "rule_arguments"), ("masks", "mask_arguments")):
+        named = [name for name in merged[what] if name not in ("bptt", NONE)] or merged[what]
+        merged[arguments] = overlay(merged[arguments], owned(named, pairs(keywords.get(what, []))))
+    own = mixer_keywords(merged["mixers"], pairs(keywords.get("mixers", [])))
     return CompareConfig.from_json(_with_keywords(merged, own))
 
 
 def mixers(text: str | None) -> list[str] | None:
     """The patterns in "lstm,mamba2*3+attention": commas stand between models, a plus between the parts of one."""
     return None if text is None else [name.strip().replace("+", ",") for name in text.split(",")]
+
+
+def names(text: str | None) -> list[str] | None:
+    """The words between commas."""
+    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def _named(preset: str | None, presets: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from recurra.files import aside
 from recurra.train import metrics
+from recurra.train.contender import contender
 from recurra.train.errors import RunError
 from recurra.train.table import cells, headings
 
@@ -29,7 +30,7 @@ Point = tuple[float | int, float | int]
 class Run(NamedTuple):
     """What the files of one run say."""
 
-    group: str  # the pattern of mixers: runs of one group differ in their seed
+    group: str  # the contender's name: runs of one group differ in their seed
     config: dict[str, Any]
     result: dict[str, Any] | None  # None: it has not ended
     lines: list[dict[str, Any]]
@@ -71,7 +72,7 @@ def report(folder: str | os.PathLike[str]) -> pathlib.Path:
 def _run(folder: pathlib.Path) -> Run:
     result = _json(folder / "result.json") if (folder / "result.json").exists() else None
     config = _json(folder / "config.json")
-    return Run(config["model"]["pattern"], config, result, metrics.read(folder))
+    return Run(contender(config).name, config, result, metrics.read(folder))
 
 
 def _json(path: pathlib.Path) -> Any:

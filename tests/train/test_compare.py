@@ -33,6 +33,7 @@ from recurra.train.board import LineBoard, QuietBoard
 from recurra.train.compare import plan
 from recurra.train.measure import step_microseconds
 from recurra.train.progress import Quiet
+from recurra.train.report import report
 
 COLUMNS = {
     "mixer", "run", "parameters", "score_mean", "score_spread", "scores", "measure", "lower_is_better", "chance",
@@ -66,6 +67,32 @@ def test_every_mixer_has_the_same_terms():
         assert (run.threads, run.steps, run.batch, run.source) == (1, 12, 4, "parity")
     assert [run.seed for run in runs.values()] == [0, 0, 0, 1, 1, 1]
     assert len({run.arguments["width"] for run in runs.values()}) > 1
+
+
+def test_every_mixer_by_every_rule_with_every_mask():
+    settings = config(
+        mixers=("elman",), rules=("bptt", "snap"), masks=("none", "static"), rule_arguments={"snap": {"order": 2}},
+        mask_arguments={"static": {"density": 0.5}},
+    )  # fmt: skip
+    runs = plan(settings)
+    assert list(runs) == ["elman-0", "elman-static-0", "elman-snap-0", "elman-snap-static-0"]
+    both = runs["elman-snap-static-0"]
+    assert (both.rule, both.rule_arguments, both.mask, both.mask_arguments) == (
+        "snap", {"order": 2}, "static", {"density": 0.5},
+    )  # fmt: skip
+    assert (runs["elman-0"].rule, runs["elman-0"].mask, runs["elman-0"].mask_arguments) == ("bptt", None, {})
+    for wrong in ({"rules": ()}, {"masks": ("none", "none")}, {"training": {"rule": "rtrl"}}):
+        with pytest.raises(RunError, match=r"name at least one|sets rule"):
+            config(**wrong)
+
+
+def test_rules_side_by_side(tmp_path):
+    """One table and one page for two ways to learn; the page knows what each kept for credit."""
+    settings = config(mixers=("elman",), rules=("bptt", "rtrl"), parameters=2150, training={**TRAINING, "length": 16})
+    rows = compare(settings, tmp_path / "rules", progress=QuietBoard(), workers=2)
+    assert {row["mixer"] for row in rows} == {"elman", "elman by rtrl"}
+    page = report(tmp_path / "rules").read_text()
+    assert "elman by rtrl" in page and "rule&#x27;s memory" in page
 
 
 def test_a_table_of_what_was_trained(tmp_path):

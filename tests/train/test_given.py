@@ -3,7 +3,7 @@
 import pytest
 
 from recurra.train import CompareConfig, Config, RunError
-from recurra.train.given import comparison_settings, mixer_keywords, mixers, number, overlay, pairs, run_settings
+from recurra.train.given import comparison_settings, mixer_keywords, mixers, names, number, overlay, pairs, run_settings
 
 
 @pytest.mark.parametrize(("text", "value"), [("600k", 600_000), ("1.5M", 1_500_000), ("10_000", 10_000), (" 7 ", 7)])
@@ -69,12 +69,24 @@ def test_a_run_takes_a_published_size_then_what_was_given():
 
 
 def test_a_comparison_takes_a_preset_then_what_was_given():
-    config = comparison_settings({"source": "t", "training": {"steps": 5}}, [], "demo", None)
+    config = comparison_settings({"source": "t", "training": {"steps": 5}}, {}, "demo", None)
     assert config.mixers == ("lstm", "mamba2", "gated_deltanet", "minmax") and config.training["steps"] == 5
     assert config.training["length"] > 0
-    assert comparison_settings({"source": None, "mixers": None}, [], None, config) == config
-    plain = comparison_settings({"source": "t", "mixers": mixers("lstm, gla*2+attention")}, ["gla.heads=2"], None, None)
+    assert comparison_settings({"source": None, "mixers": None}, {}, None, config) == config
+    words = {"mixers": ["gla.heads=2"]}
+    plain = comparison_settings({"source": "t", "mixers": mixers("lstm, gla*2+attention")}, words, None, None)
     assert plain.mixers == ("lstm", "gla*2,attention") and plain.arguments["mixers"] == {"gla": {"heads": 2}}
     with pytest.raises(RunError, match=r"no preset 'demos', did you mean 'demo'\?; there are demo$"):
-        comparison_settings({"source": "t"}, [], "demos", None)
+        comparison_settings({"source": "t"}, {}, "demos", None)
     assert plain.parameters == CompareConfig(source="t", mixers=("lstm",)).parameters
+
+
+def test_a_comparison_takes_keywords_of_rules_and_masks():
+    options = {"source": "t", "mixers": ["elman"], "rules": names("bptt, snap"), "masks": names("none,rigl")}
+    words = {"rules": ["order=2"], "masks": ["rigl.density=0.5"]}
+    config = comparison_settings(options, words, None, None)
+    assert config.rules == ("bptt", "snap") and config.rule_arguments == {"snap": {"order": 2}}
+    assert config.masks == ("none", "rigl") and config.mask_arguments == {"rigl": {"density": 0.5}}
+    assert comparison_settings({}, {}, None, config) == config
+    with pytest.raises(RunError, match=r"write snap\.order"):
+        comparison_settings({**options, "rules": ["snap", "uoro"]}, {"rules": ["order=2"]}, None, None)

@@ -123,7 +123,8 @@ def test_what_a_rule_keeps_is_drawn_against_what_it_reached(tmp_path):
     assert [x["x"] for x in figure["series"]] == [[512], [640]] and figure["x"] == "bytes kept for credit"
     reached = [x["y"][0] for x in figure["series"]]
     assert reached == pytest.approx([2 + 4 * math.exp(-5), 3 + 4 * math.exp(-5)], rel=1e-4)
-    assert [x["first"] for x in figure["series"]] == [True, False] and {x["name"] for x in figure["series"]} == {"lstm"}
+    assert [x["first"] for x in figure["series"]] == [True, False]
+    assert {x["name"] for x in figure["series"]} == {"lstm by rtrl"}
 
 
 def test_the_best_row_is_first_and_marked(tmp_path):
