@@ -18,6 +18,7 @@ from recurra.train.config import Config
 from recurra.train.errors import RunError
 from recurra.train.masks import Masking, refuse
 from recurra.train.rules import LearningRule, build as build_rule
+from recurra.train.rules.backpropagation import refuse_pieces
 
 
 @dataclasses.dataclass
@@ -53,8 +54,8 @@ def begin(config: Config, task: Task) -> Run:
     """
     torch.manual_seed(config.seed)
     model = build(config, task).to(config.device)
-    if config.tbptt and model.grows:
-        raise RunError("tbptt carries the state on for ever, and the state of this pattern grows: train it without")
+    if config.tbptt:
+        refuse_pieces("tbptt", model)
     # before the rule, which may look how the weights connect
     masking = None if config.mask is None else Masking(model, config)
     rule = build_rule(model, task, config)

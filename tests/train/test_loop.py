@@ -10,7 +10,7 @@ import torch
 from train import tiny
 
 from recurra.tasks import TASKS, make
-from recurra.train import RunError, metrics, train
+from recurra.train import Config, RunError, metrics, train
 from recurra.train.evaluate import evaluate
 from recurra.train.progress import Lines, Quiet
 from recurra.train.run import begin, exactly
@@ -200,6 +200,13 @@ def test_a_growing_state_cannot_be_carried(tmp_path, monkeypatch):
     monkeypatch.setattr(tiny.TinyModel, "grows", True)
     with pytest.raises(RunError, match="grows"):
         train(tiny.config(tbptt=True), tmp_path / "run", progress=Quiet())
+
+
+@pytest.mark.parametrize("source", ["spoken_digits", "spiral_paths", "sequential_digits"])
+def test_a_model_that_takes_a_sequence_whole_carries_no_state(source, tmp_path):
+    with pytest.raises(RunError, match=r"^tbptt cannot teach (ctc|latent_ode|classifier): "):
+        train(Config(source=source, tbptt=True), tmp_path / "run", progress=Quiet())
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_cannot_be_built_is_said_in_one_sentence(tmp_path):
