@@ -9,6 +9,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Scan
 from recurra.parts.init import ring_
+from recurra.parts.pairs import entering, leaving
 from recurra.shapes import Float, Inexact, Tensor, wide
 
 
@@ -71,11 +72,12 @@ class LRU(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: Inexact[Tensor, "B N"], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], Inexact[Tensor, "B N"]]:
-        drive = self.write(x)
-        kind = drive.dtype
-        # no complex numbers are narrower than two float32
-        rate, phase, scale, drive = (p.to(wide(x)) for p in (self.log_rate, self.log_phase, self.log_scale, drive))
+        rate, phase, scale, write = (
+            p.to(wide(x)) for p in (self.log_rate, self.log_phase, self.log_scale, self.write.weight)
+        )
         decay = torch.polar((-rate.exp()).exp(), phase.exp())
-        real, imaginary = (drive.unflatten(-1, (2, -1)) * scale.exp()).unbind(-2)
-        h, state = self.scan(Diag(decay, torch.complex(real, imaginary)), state, clock)
-        return self.read(torch.cat([h.real, -h.imag], -1).to(kind)) + self.skip * x, state
+        # it is B that is scaled, which has fewer numbers than B x
+        drive = entering(x, torch.complex(*(write.unflatten(0, (2, -1)) * scale.exp()[:, None]).unbind(0)))
+        h, state = self.scan(Diag(decay, drive), state, clock)
+        real, imaginary = self.read.weight.chunk(2, -1)
+        return leaving(h, real, -imaginary) + self.skip * x, state

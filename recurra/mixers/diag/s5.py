@@ -10,6 +10,7 @@ from recurra.ops import Diag, Scan
 from recurra.ops.discretise import zero_order_hold
 from recurra.parts.hippo import legs_normal
 from recurra.parts.init import log_step_
+from recurra.parts.pairs import entering, leaving
 from recurra.shapes import Float, Inexact, Tensor, wide
 
 
@@ -75,14 +76,15 @@ class S5(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: Inexact[Tensor, "B N"], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], Inexact[Tensor, "B N"]]:
-        drive = self.write(x)
-        kind, real = drive.dtype, wide(x)
+        real = wide(x)
         log_rate, frequency, log_step = (p.to(real) for p in (self.log_rate, self.frequency, self.log_step))
         step = log_step.exp()
         if clock is not None and clock.dt is not None:
             step = clock.dt.to(real)[..., None] * step
         decay, weight = zero_order_hold(torch.complex(-log_rate.exp(), frequency), step)
-        drive = weight * torch.complex(*drive.to(real).chunk(2, -1))
+        write = torch.complex(*self.write.weight.to(real).chunk(2))
+        # steps of one length weigh all inputs alike: then it is B that is weighted
+        drive = entering(x, weight[:, None] * write) if weight.ndim == 1 else weight * entering(x, write)
         h, state = self.scan(Diag(decay, drive), state, clock)
-        y = F.gelu(self.read(torch.cat([h.real, h.imag], -1).to(kind)) + self.skip * x)
+        y = F.gelu(leaving(h, *self.read.weight.chunk(2, -1)) + self.skip * x)
         return y * F.sigmoid(self.gate(y)), state
