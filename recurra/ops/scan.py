@@ -23,6 +23,7 @@ from recurra.ops import (
     grid,
     least_squares,
     linear_system,
+    liquid,
     outer,
     projection,
     selective,
@@ -55,6 +56,7 @@ from recurra.ops.least_squares import (
     native as least_squares_native,
 )
 from recurra.ops.linear_system import chunk as linear_system_chunk, loop as linear_system_loop
+from recurra.ops.liquid import chunk as liquid_chunk, loop as liquid_loop, native as liquid_native
 from recurra.ops.outer import chunk as outer_chunk, gpu as outer_gpu, loop as outer_loop, native as outer_native
 from recurra.ops.projection import adjoint as projection_adjoint, loop as projection_loop
 from recurra.ops.selective import chunk as selective_chunk, loop as selective_loop, native as selective_native
@@ -72,6 +74,7 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     conv.ShortConv: (conv_native, conv_fft, conv_chunk, conv_loop),
     least_squares.LeastSquares: (least_squares_native, least_squares_chunk, least_squares_loop),
     selective.Selective: (selective_native, selective_chunk, selective_loop),
+    liquid.Liquid: (liquid_native, liquid_chunk, liquid_loop),
     state_space.StateSpace: (state_space_chunk, state_space_loop),
     block.Block: (block_chunk, block_loop),
     linear_system.LinearSystem: (linear_system_chunk, linear_system_loop),

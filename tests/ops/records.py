@@ -18,6 +18,7 @@ from recurra.ops import (
     DiagonalPlusLowRank,
     LeastSquares,
     LinearSystem,
+    Liquid,
     LowRank,
     Net,
     Outer,
@@ -146,6 +147,22 @@ def _selective(T, dtype):
     x, b, c = _normal(B, T, D, dtype=dtype), _normal(B, T, N, dtype=dtype), _normal(B, T, N, dtype=dtype)
     step = F.softplus(3 * _normal(B, T, D, dtype=dtype))
     return Selective(x, step, -_normal(D, N, dtype=dtype).exp(), b, c), _normal(B, D, N, dtype=dtype)
+
+
+def _liquid(complex_):
+    def make(T, dtype):
+        size = _log_decay(D, N, dtype=dtype).exp()
+        (a, b, c), state = _normal(3, D, N, dtype=dtype), _normal(B, D, N, dtype=dtype)
+        if complex_:
+            turn, state = torch.polar(torch.ones_like(a), 3 * a), torch.complex(state, state.flip(0))
+            a, b, c = size * turn, torch.complex(b, c), torch.complex(c, b)
+        else:
+            a = size
+        # what moves with the input stays within what decays
+        limit = (0.1 + 0.9 * torch.rand(D, N, dtype=torch.float64).to(dtype)) / b.abs()
+        return Liquid(_normal(B, T, D, dtype=dtype), a, (1 - size) * b, limit, c), state
+
+    return make
 
 
 def _state_space(complex_):
@@ -281,6 +298,8 @@ RECORDS: dict[str, Callable] = {
     "least-squares": _least_squares(True),
     "least-squares-no-decay": _least_squares(False),
     "selective": _selective,
+    "liquid": _liquid(False),
+    "liquid-complex": _liquid(True),
     "state-space": _state_space(False),
     "state-space-complex": _state_space(True),
     "block": _block(False),

@@ -3,15 +3,12 @@
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Diag, Scan
+from recurra.ops import Liquid, Scan
 from recurra.parts.state_space import DiagonalStateSpace
 from recurra.shapes import Float, Inexact, Tensor
-
-BLOCK = 256  # steps whose N states a feature exist at once
 
 
 class LiquidS4(Mixer):
@@ -54,22 +51,7 @@ class LiquidS4(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: Inexact[Tensor, "B D N"], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], Inexact[Tensor, "B D N"]]:
-        """Block after block: the states of all features exist for one block's steps, and are made again backwards."""
-        reads = []
-        for start in range(0, x.shape[1], BLOCK):
-            piece = None if clock is None else clock.cut(start, start + BLOCK)
-            inputs = (x[:, start : start + BLOCK], state, piece, *self.space.coefficients())
-            read, state = checkpoint(self._block, *inputs, use_reentrant=False, preserve_rng_state=False)
-            reads.append(read)
-        y = torch.cat(reads, 1) + self.space.skip * x
-        return F.glu(self.out(F.gelu(y)), -1), state
-
-    def _block(
-        self, x: Tensor, state: Tensor, clock: Clock | None, log_decay: Tensor, write: Tensor, read: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        most = -torch.expm1(log_decay.real) / write.abs()
-        u = x[..., None].to(most.dtype)
-        record = Diag(log_decay.exp() + write * (most * (u / most).tanh()), write * u)
-        states, state = self.scan(record, state, clock)
-        y = (states * read).sum(-1)
-        return (y.real if y.is_complex() else y).to(x.dtype), state
+        log_decay, write, read = self.space.coefficients()
+        limit = -torch.expm1(log_decay.real) / write.abs()
+        y, state = self.scan(Liquid(x, log_decay.exp(), write, limit, read), state, clock)
+        return F.glu(self.out(F.gelu(y + self.space.skip * x)), -1), state
