@@ -43,6 +43,16 @@ def turns(
     return angles.cos(), angles.sin()
 
 
+def rotary_turns(
+    positions: Int[Tensor, "B T"], size: int, base: float
+) -> tuple[Float[Tensor, "B T 1 P"], Float[Tensor, "B T 1 P"]]:
+    r"""As `turns`, of position :math:`\times\; \text{base}^{-2i/K}`: Su et al. 2021, https://arxiv.org/abs/2104.09864.
+
+    Its slowest angle is one short of the base, that of `turns` the base itself.
+    """
+    return turns(positions, size, base ** (1 - 2 / size))
+
+
 def rotate(
     x: Float[Tensor, "... K"], cosine: Float[Tensor, "... P"], sine: Float[Tensor, "... P"]
 ) -> Float[Tensor, "... K"]:

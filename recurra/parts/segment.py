@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from recurra.checks import at_least
 from recurra.clock import Clock
-from recurra.parts.rotary import count, rotate, turns
+from recurra.parts.rotary import count, rotary_turns, rotate
 from recurra.parts.window import attend
 from recurra.shapes import Bool, Float, Int, State, Tensor
 from recurra.state import each
@@ -33,13 +33,14 @@ class Segments(NamedTuple):
     fresh: Bool[Tensor, "B S"] | None  # a sequence begins with this segment
     full: Bool[Tensor, "B S"]  # its last step is here
     order: Int[Tensor, "B T"] | int  # where every step is among the queries; T: they come first, in order
+    last: Int[Tensor, " B"]  # the number of each row's last segment
 
     def some(self, which: slice) -> "Segments":
         """Some of every row's segments. Where steps are among all queries stays."""
         fresh = None if self.fresh is None else self.fresh[:, which]
         kept, query, full = (x[:, which] for x in (self.kept, self.query, self.full))
         place = self.place if self.place.shape[1] == 1 else self.place[:, which]
-        return Segments(kept, query, place, fresh, full, self.order)
+        return self._replace(kept=kept, query=query, place=place, fresh=fresh, full=full)
 
     def in_time(self, y: Float[Tensor, "B S Q D"]) -> Float[Tensor, "B T D"]:
         """What was read for the queries of all segments, in the order of the steps."""
@@ -104,6 +105,7 @@ def arrange(
         None if reset is None else _any(reset & live, segment, total),
         _any((place == size - 1) & live, segment, total),
         torch.where(live, index, 0),
+        last,
     )
     return segments, _open(grid, last, counted % size, before.dtype)
 
@@ -125,7 +127,7 @@ def _in_line(
     room = grid[:, -1, :-1].to(kind)
     # a view would keep all that it is a view of
     room = room.clone() if steps % size else torch.zeros_like(room)
-    return Segments(grid, asked, index[None, :1], None, full, steps), (room, past)
+    return Segments(grid, asked, index[None, :1], None, full, steps, torch.full_like(past, total - 1)), (room, past)
 
 
 def _put(
@@ -145,8 +147,13 @@ def _any(said: Bool[Tensor, "B T"], segment: Int[Tensor, "B T"], total: int) -> 
 def _open(grid: Float[Tensor, "B S C F"], last: Int[Tensor, " B"], past: Int[Tensor, " B"], kind: torch.dtype) -> Open:
     """What is kept of each row's last segment, if that is not full."""
     kept = grid[torch.arange(len(grid), device=grid.device), last][:, :-1]
-    gone = torch.arange(kept.shape[1], device=grid.device) >= past[:, None]
-    return kept.masked_fill(gone[..., None], 0).to(kind), past
+    return _so_far(kept, past).to(kind), past
+
+
+def _so_far(kept: Float[Tensor, "B R F"], past: Int[Tensor, " B"]) -> Float[Tensor, "B R F"]:
+    """What is kept of steps that have been, zeros for the others."""
+    gone = torch.arange(kept.shape[1], device=kept.device) >= past[:, None]
+    return kept.masked_fill(gone[..., None], 0)
 
 
 def through(
@@ -192,6 +199,68 @@ def as_kept(kept: Tensor) -> Tensor:
     return kept
 
 
+def in_turn(
+    prepare: Callable[[Tensor, Tensor, Tensor], State],
+    meet: Callable[[State, State], tuple[State, Tensor]],
+    write: Callable[[State, Tensor], State],
+    read: Callable[[State, Tensor, Tensor], Tensor],
+    query: Float[Tensor, "B T G"],
+    kept: Float[Tensor, "B T F"],
+    state: tuple[State, tuple[Float[Tensor, "B R E"], Int[Tensor, " B"]]],
+    start: tuple[State, tuple[Float[Tensor, "B R E"], Int[Tensor, " B"]]],
+    clock: Clock | None,
+) -> tuple[Float[Tensor, "B T D"], tuple[State, tuple[Float[Tensor, "B R E"], Int[Tensor, " B"]]]]:
+    """As `through`, where what is written of a step is what it makes of the memory, which is made once: when it comes.
+
+    Args:
+        prepare: from the query, what is kept and the place of segments `(N, ...)`, all of their new steps' that needs
+            no memory, each tensor `(N, ...)`.
+        meet: from a memory and what is prepared of a segment, what its new steps make of it: for their own output, each
+            tensor `(B, Q, ...)`, and for later steps and the memory, `(B, Q, M)`.
+        write: from a memory and what all steps of a full segment made for it, `(B, C, M)`, the memory after it.
+        read: from what steps made for their own output and what all of their segments made `(N, C, M)`, and the place,
+            the output.
+        query: of every step, what only it needs.
+        kept: of every step, what later steps of its segment need and that needs no memory.
+        state: the memory before the first segment, and the open segment, of whose steps `kept` and then `(M)` is kept.
+        start: the state of a sequence that begins.
+        clock: when steps happen.
+    """
+    memory, (room, past) = state
+    open_kept, made = room.tensor_split([kept.shape[-1]], -1)
+    segments, (open_kept, counted) = arrange(query, kept, (open_kept, past), clock)
+    batch, last, y = len(query), segments.last.tolist(), []
+    for first in range(0, segments.full.shape[1], AT_ONCE):
+        some = segments.some(slice(first, first + AT_ONCE))
+        ready = prepare(*(x.flatten(0, 1) for x in (some.query, some.kept, some.place)))
+        own, grids = [], []
+        for number, part in enumerate(apart(ready, batch)):
+            if some.fresh is not None:
+                memory = choose(some.fresh[:, number], start[0], memory)
+            mine, new = meet(memory, part)
+            before = past if first + number == 0 else None
+            own.append(mine)
+            grids.append(_among(made, new, before))
+            memory = _written(write, memory, grids[-1], some.full[:, number])
+            if first + number in last:
+                made = choose(segments.last == first + number, grids[-1][:, :-1], made)
+        y.append(read(_beside(own), _beside(grids), some.place.flatten(0, 1)).unflatten(0, (batch, -1)))
+    room = torch.cat([open_kept, _so_far(made, counted)], -1)
+    return segments.in_time(torch.cat(y, 1) if len(y) > 1 else y[0]), (memory, (room, counted))
+
+
+def _among(
+    old: Float[Tensor, "B R M"], new: Float[Tensor, "B Q M"], past: Int[Tensor, " B"] | None
+) -> Float[Tensor, "B C M"]:
+    """What all steps of a segment made: the `past` first of the old, then the new; None: the segment is new."""
+    size = old.shape[1] + 1
+    if past is None or not bool(past.any()):
+        return F.pad(new, (0, 0, 0, size - new.shape[1])) if new.shape[1] < size else new
+    # what is beyond the segment goes to a place of its own
+    index = (past[:, None] + torch.arange(new.shape[1], device=new.device)).clamp(max=size)
+    return F.pad(old.to(new.dtype), (0, 0, 0, 2)).scatter(1, index[..., None].expand_as(new), new)[:, :-1]
+
+
 def remember(
     write: Callable[[State, State], State], memory: State, start: State, segments: Segments, ready: State
 ) -> tuple[State, State]:
@@ -207,18 +276,27 @@ def remember(
     Returns:
         The memory before every segment, `(N, ...)`; and the one after all.
     """
-    before, full = [], segments.full
-    parts = apart(ready, len(full))
-    for number, (some, every) in enumerate(zip(full.any(0).tolist(), full.all(0).tolist(), strict=True)):
+    before = []
+    for number, part in enumerate(apart(ready, len(segments.full))):
         if segments.fresh is not None:
             memory = choose(segments.fresh[:, number], start, memory)
         before.append(memory)
-        if some:
-            after = write(memory, parts[number])
-            memory = after if every else choose(full[:, number], after, memory)
-    if len(before) == 1:
-        return before[0], memory
-    return each(lambda *parts: torch.stack(parts, 1).flatten(0, 1), *before), memory
+        memory = _written(write, memory, part, segments.full[:, number])
+    return _beside(before), memory
+
+
+def _written(write: Callable[[State, State], State], memory: State, ready: State, full: Bool[Tensor, " B"]) -> State:
+    """The memory after a segment, in the rows where it is full."""
+    if bool(full.all()):
+        return write(memory, ready)
+    return choose(full, write(memory, ready), memory) if bool(full.any()) else memory
+
+
+def _beside(states: list[State]) -> State:
+    """The states of segments as one, a row's own side by side."""
+    if len(states) == 1:
+        return states[0]
+    return each(lambda *parts: torch.stack(parts, 1).flatten(0, 1), *states)
 
 
 def apart(ready: State, batch: int) -> list[State]:
@@ -235,9 +313,7 @@ def choose(which: Bool[Tensor, " B"], one: State, other: State) -> State:
 
 def turned(x: Float[Tensor, "B T H K"], positions: Int[Tensor, "N T"], base: float) -> Float[Tensor, "B T H K"]:
     r"""`x` turned by position :math:`\times\; \text{base}^{-2i/K}`, Su et al. 2021, https://arxiv.org/abs/2104.09864."""
-    size = x.shape[-1]
-    cosine, sine = turns(positions, size, base ** (1 - 2 / size))
-    return rotate(x, cosine, sine).to(x.dtype)
+    return rotate(x, *rotary_turns(positions, x.shape[-1], base)).to(x.dtype)
 
 
 def attend_open(
@@ -288,6 +364,10 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "N Q D"], seen: Float[Tensor, "N L D"]) -> Float[Tensor, "N Q D"]:
         """What each of `x` reads from all of `seen`."""
-        pairs = ((self.query, x), (self.key, seen), (self.value, seen))
-        query, key, value = (project(z).unflatten(-1, (self.heads, -1)) for project, z in pairs)
+        return self.answer(self.query(x), seen)
+
+    def answer(self, query: Float[Tensor, "N Q D"], seen: Float[Tensor, "N L D"]) -> Float[Tensor, "N Q D"]:
+        """What queries, `self.query` of some, read from all of `seen`."""
+        both = F.linear(seen, torch.cat([self.key.weight, self.value.weight]))
+        query, key, value = (z.unflatten(-1, (self.heads, -1)) for z in (query, *both.chunk(2, -1)))
         return self.out(attend(query, key, value).flatten(-2))

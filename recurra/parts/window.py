@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from recurra.clock import Clock
-from recurra.parts.rotary import rotate, turns
+from recurra.parts.rotary import rotary_turns, rotate
 from recurra.shapes import Bool, Float, Int, Tensor
 
 # keys and values that are kept, oldest first and zeros before a sequence's own, and how many steps it has had
@@ -22,9 +22,7 @@ def rotary(
 
     Su et al. 2021, https://arxiv.org/abs/2104.09864.
     """
-    size = query.shape[-1]
-    # `turns` spreads its angles up to the base itself, this paper stops one short of it
-    cosine, sine = turns(positions, size, base ** (1 - 2 / size))
+    cosine, sine = rotary_turns(positions, query.shape[-1], base)
     return rotate(query, cosine, sine).to(query.dtype), rotate(key, cosine, sine).to(key.dtype)
 
 

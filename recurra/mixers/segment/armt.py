@@ -1,5 +1,7 @@
 """The associative recurrent memory transformer: memory tokens whose content a delta rule writes into a matrix."""
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -8,11 +10,12 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
-from recurra.parts.segment import FeedForward, Open, as_kept, attend_open, check_segment, none_open, through, turned
+from recurra.parts.rotary import rotary_turns, rotate
+from recurra.parts.segment import FeedForward, Open, check_segment, in_turn, none_open
 from recurra.parts.window import attend
-from recurra.shapes import Float, Tensor
+from recurra.shapes import Float, Tensor, wide
 
-Memory = tuple[Float[Tensor, "B P D"], Float[Tensor, "B P"]]
+Memory = Float[Tensor, "_ P _"]  # A and, as its last column, z: both are read by the same keys
 
 SMALLEST = 1e-5  # is added to what divides: an empty memory reads zero
 ROLLS = 3  # of the feature map
@@ -50,9 +53,9 @@ class ARMT(Mixer):
     output is what a residual stream is to be given; positions are rotations by the place in the segment, 0 for the
     first step and for memory tokens.
 
-    State: ((A, z), (kept, past)): the memory before the open segment `(B, P, D)` and `(B, P)`, P = 6 key_size, the
-    inputs of its steps `(B, segment - 1, D)`, zeros after the last, and how many they are `(B,)`; float32 (float64 if
-    the parameters are) and int64.
+    State: ([A; z], (kept, past)): the memory before the open segment, z as a last column, `(B, P, D + 1)` with
+    P = 6 key_size, the turned keys and the values of its steps `(B, segment - 1, 2 D)`, zeros after the last, and how
+    many they are `(B,)`; float32 (float64 if the parameters are) and int64.
 
     Args:
         width: features in and out (D).
@@ -92,62 +95,82 @@ class ARMT(Mixer):
     def initial_state(self, batch: int) -> tuple[Memory, Open]:
         """Nothing remembered, no steps: zeros."""
         size, width = self.memory_query.weight.shape
-        memory = self.zeros(batch, 2 * ROLLS * size, width), self.zeros(batch, 2 * ROLLS * size)
-        kept = self.zeros(batch, self.segment - 1, width)
+        memory = self.zeros(batch, 2 * ROLLS * size, width + 1)
+        kept = self.zeros(batch, self.segment - 1, 2 * width)
         return memory, none_open(kept)
 
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Memory, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
-        """Let the memory read every full segment, then read for all steps at once."""
-        return through(as_kept, self._write, self._read, x, x, state, self.initial_state(len(x)), clock)
+        """Segment by segment steps read the memory, which reads them; then they attend to each other, all at once."""
+        # what does not change from segment to segment
+        three = torch.cat([project.weight for project in (self.query, self.key, self.value)])
+        tokens = self.tokens.to(x.dtype).expand(len(x), -1, -1)
+        ready = three, tokens, self.memory_query(tokens)
+        return in_turn(
+            self._prepare, partial(self._meet, three), partial(self._write, *ready), self._read,
+            torch.cat([x, self.memory_query(x)], -1), x[..., :0], state, self.initial_state(len(x)), clock,
+        )  # fmt: skip
 
-    def _read(self, memory: Memory, x: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "N Q D"]:
+    def _prepare(self, asked: Float[Tensor, "N Q F"], kept: Tensor, place: Tensor) -> tuple[Tensor, ...]:
+        """Steps, what they ask the memory, and the turns of their queries, keys and values, the last of which are none.
+
+        So one product turns all of a step that attention needs.
+        """
+        width = len(self.norm.weight)
+        x, query = asked.tensor_split([width], -1)
+        mapped = products(query.to(wide(query)))
+        cosine, sine = (z.to(mapped) for z in rotary_turns(place, width // self.heads, self.base))
+        turns = ((cosine, cosine, torch.ones_like(cosine)), (sine, sine, torch.zeros_like(sine)))
+        return x, mapped, *(torch.stack(z, 2).expand(len(x), -1, -1, -1, -1) for z in turns)
+
+    def _meet(
+        self, three: Float[Tensor, "F D"], memory: Memory, ready: tuple[Tensor, ...]
+    ) -> tuple[tuple[Tensor, Tensor], Float[Tensor, "B Q E"]]:
+        """What steps recall, and the turned queries of what they are with it; then the turned keys, and the values."""
+        x, mapped, *turns = ready
+        recalled = recall(memory, mapped).to(x.dtype)
+        turned = rotate(self._split(self.enter(x + recalled), three), *turns).to(x.dtype)
+        return (recalled, turned[:, :, 0]), turned[:, :, 1:].flatten(2)
+
+    def _split(self, x: Float[Tensor, "N L D"], three: Float[Tensor, "F D"]) -> Float[Tensor, "N L 3 H K"]:
+        """Queries, keys and values of every head."""
+        return F.linear(x, three).unflatten(-1, (3, self.heads, -1))
+
+    def _read(self, own: tuple[Tensor, Tensor], made: Float[Tensor, "N C E"], place: Tensor) -> Float[Tensor, "N Q D"]:
         """What steps find in the memory and in their segment."""
-        recalled = self._recall(memory, x)
-        key, value = self._keys(self._enter(memory, kept))
-        query = self.query(self.enter(x + recalled)).unflatten(-1, (self.heads, -1))
-        read = attend_open(query, key, value, place, self.base)
+        recalled, query = own
+        key, value = made.unflatten(-1, (2, self.heads, -1)).unbind(2)
+        read = attend(query, key, value, torch.arange(key.shape[1], device=key.device) <= place[..., None])
         return recalled + self.out(read.flatten(-2))
 
-    def _enter(self, memory: Memory, x: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
-        """What attention sees: the input and what it recalls, normalised."""
-        return self.enter(x + self._recall(memory, x))
-
-    def _recall(self, memory: Memory, x: Float[Tensor, "N L D"]) -> Float[Tensor, "N L D"]:
-        """What the memory has for each."""
-        matrix, _ = memory
-        return _read(memory, products(self.memory_query(x).to(matrix.dtype))).to(x.dtype)
-
-    def _keys(self, x: Float[Tensor, "N L D"]) -> tuple[Tensor, Tensor]:
-        """Keys and values of every head."""
-        return self.key(x).unflatten(-1, (self.heads, -1)), self.value(x).unflatten(-1, (self.heads, -1))
-
-    def _write(self, memory: Memory, x: Float[Tensor, "B C D"]) -> Memory:
-        """The memory after a segment."""
-        tokens = self.tokens.to(x.dtype).expand(len(x), -1, -1)
-        tokens = tokens + self._recall(memory, tokens)
-        normal = self.enter(tokens)
-        key, value = self._keys(self._enter(memory, x))
-        own, own_value = self._keys(normal)
+    def _write(
+        self,
+        three: Float[Tensor, "F D"],
+        tokens: Float[Tensor, "B N D"],
+        asked: Float[Tensor, "B N K"],
+        memory: Memory,
+        made: Float[Tensor, "B C E"],
+    ) -> Memory:
+        """The memory after a segment, which its tokens read."""
+        tokens = tokens + recall(memory, products(asked.to(memory.dtype))).to(tokens.dtype)
         # place zero is no rotation: memory tokens are left as they are
-        key = turned(key, torch.arange(key.shape[1], device=x.device)[None], self.base)
-        query = self.query(normal).unflatten(-1, (self.heads, -1))
-        read = attend(query, torch.cat([key, own], 1), torch.cat([value, own_value], 1))
-        h = tokens + self.out(read.flatten(-2))
+        own = self._split(self.enter(tokens), three)
+        seen = torch.cat([made, own[:, :, 1:].flatten(2)], 1).unflatten(-1, (2, self.heads, -1))
+        h = tokens + self.out(attend(own[:, :, 0], *seen.unbind(2)).flatten(-2))
         return self._associate(memory, h + self.feed_forward(self.norm(h)))
 
     def _associate(self, memory: Memory, tokens: Float[Tensor, "B N D"]) -> Memory:
         """The memory with the key and value of each token, all written at once."""
-        matrix, total = memory
-        key = products(self.memory_key(tokens).to(matrix.dtype))
-        strength = F.sigmoid(self.memory_write(tokens).to(matrix.dtype))
-        change = self.memory_value(tokens).to(matrix.dtype) - _read(memory, key)
+        key = products(self.memory_key(tokens).to(memory.dtype))
+        strength = F.sigmoid(self.memory_write(tokens).to(memory.dtype))
+        value = self.memory_value(tokens).to(memory.dtype)
         # autocast would send sums through bfloat16
         with torch.autocast(key.device.type, enabled=False):
-            known = (key @ total[..., None] + SMALLEST) / (key.square().sum(-1, keepdim=True) + SMALLEST)
+            found, total = _read(memory, key)
+            known = total / (key.square().sum(-1, keepdim=True) + SMALLEST)
             news = (1 - known).clamp(0, 1).detach()
-            return matrix + key.mT @ (strength * change), total + (news * key).sum(1)
+            return memory + key.mT @ torch.cat([strength * (value - found / total), news], -1)
 
 
 def products(x: Float[Tensor, "*B K"]) -> Float[Tensor, "*B P"]:
@@ -156,8 +179,14 @@ def products(x: Float[Tensor, "*B K"]) -> Float[Tensor, "*B P"]:
     return torch.cat([both * both.roll(shift, -1) for shift in range(1, ROLLS + 1)], -1)
 
 
-def _read(memory: Memory, key: Float[Tensor, "N L P"]) -> Float[Tensor, "N L D"]:
+def recall(memory: Memory, key: Float[Tensor, "N L P"]) -> Float[Tensor, "N L D"]:
     """What the memory has for keys."""
-    matrix, total = memory
+    found, total = _read(memory, key)
+    return found / total
+
+
+def _read(memory: Memory, key: Float[Tensor, "N L P"]) -> tuple[Float[Tensor, "N L D"], Float[Tensor, "N L 1"]]:
+    """What keys read of A, and of z, which the former is to be divided by."""
     with torch.autocast(key.device.type, enabled=False):
-        return key @ matrix / (key @ total[..., None] + SMALLEST)
+        read = key @ memory
+        return read[..., :-1], read[..., -1:] + SMALLEST

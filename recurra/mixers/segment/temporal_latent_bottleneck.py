@@ -11,11 +11,10 @@ from recurra.parts.segment import (
     CrossAttention,
     FeedForward,
     Open,
-    as_kept,
     attend_open,
     check_segment,
+    in_turn,
     none_open,
-    through,
 )
 from recurra.shapes import Float, Tensor
 
@@ -46,7 +45,7 @@ class TemporalLatentBottleneck(Mixer):
     the authors' code instead adds a code to them at every segment, which adds up. There is one block of each kind, and
     y is what a residual stream is to be given.
 
-    State: (S, (kept, past)): the slow states before the open segment `(B, N, D)`, keys, values and inputs of its steps
+    State: (S, (kept, past)): the slow states before the open segment `(B, N, D)`, keys, values and f of its steps
     `(B, segment - 1, 3 D)`, zeros after the last, and how many they are `(B,)`; float32 (float64 if the parameters
     are) and int64.
 
@@ -84,28 +83,40 @@ class TemporalLatentBottleneck(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Tensor, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, Open]]:
-        """Let the slow states read every full segment, then read for all steps at once."""
-        kept = torch.cat([self.key(x), self.value(x), x], -1)
-        query = torch.cat([self.query(x), x], -1)
-        return through(as_kept, self._write, self._fast, query, kept, state, self.initial_state(len(x)), clock)
+        """All steps by themselves, then segment by segment: steps read the slow states, which read them."""
+        query, kept = torch.cat([self.query(x), x], -1), torch.cat([self.key(x), self.value(x)], -1)
+        start = self.initial_state(len(x))
+        return in_turn(self._prepare, self._meet, self._write, _found, query, kept, state, start, clock)
 
-    def _fast(
-        self, states: Float[Tensor, "M N D"], asked: Tensor, kept: Float[Tensor, "M C F"], place: Tensor
-    ) -> Float[Tensor, "M Q D"]:
-        """What the fast stream adds to each x, which is `asked` after its query."""
+    def _prepare(
+        self, asked: Float[Tensor, "M Q F"], kept: Float[Tensor, "M C F"], place: Tensor
+    ) -> tuple[Tensor, ...]:
+        """What the fast stream adds to each x, which is `asked` after its query, before it knows of the slow states.
+
+        Then x with that, and the query to the slow states.
+        """
         query, x = asked.chunk(2, -1)
-        key, value, _ = kept.chunk(3, -1)
-        query, key, value = (z.unflatten(-1, (self.heads, -1)) for z in (query, key, value))
+        query, key, value = (z.unflatten(-1, (self.heads, -1)) for z in (query, *kept.chunk(2, -1)))
         change = self.out(attend_open(query, key, value, place, self.base).flatten(-2))
         change = change + self.feed_forward[0](self.norms[0](x + change))
-        change = change + self.down(self.norms[1](x + change), self.norms[2](states).to(x.dtype))
-        return change + self.feed_forward[1](self.norms[3](x + change))
+        fast = x + change
+        return change, fast, self.down.query(self.norms[1](fast))
 
-    def _write(self, states: Float[Tensor, "B N D"], kept: Float[Tensor, "B C F"]) -> Float[Tensor, "B N D"]:
+    def _meet(self, states: Float[Tensor, "B N D"], ready: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """What the fast stream adds to each x, and the two together."""
+        change, fast, query = ready
+        read = self.down.answer(query, self.norms[2](states).to(fast.dtype))
+        joined = fast + read
+        more = self.feed_forward[1](self.norms[3](joined))
+        return change + read + more, joined + more
+
+    def _write(self, states: Float[Tensor, "B N D"], fast: Float[Tensor, "B C D"]) -> Float[Tensor, "B N D"]:
         """The slow states after a segment."""
-        *_, x = kept.chunk(3, -1)
-        place = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
-        fast = x + self._fast(states, torch.cat([self.query(x), x], -1), kept, place)
-        read = self.up(self.norms[4](states).to(x.dtype), self.norms[5](fast))
+        read = self.up(self.norms[4](states).to(fast.dtype), self.norms[5](fast))
         states = states + read.to(states.dtype)
-        return states + self.feed_forward[2](self.norms[6](states).to(x.dtype)).to(states.dtype)
+        return states + self.feed_forward[2](self.norms[6](states).to(fast.dtype)).to(states.dtype)
+
+
+def _found(change: Tensor, fast: Tensor, place: Tensor) -> Tensor:
+    """The output is what was added."""
+    return change
