@@ -157,7 +157,8 @@ class ARMT(Mixer):
         # place zero is no rotation: memory tokens are left as they are
         own = self._split(self.enter(tokens), three)
         seen = torch.cat([made, own[:, :, 1:].flatten(2)], 1).unflatten(-1, (2, self.heads, -1))
-        h = tokens + self.out(attend(own[:, :, 0], *seen.unbind(2)).flatten(-2))
+        key, value = seen.unbind(2)
+        h = tokens + self.out(attend(own[:, :, 0], key, value).flatten(-2))
         return self._associate(memory, h + self.feed_forward(self.norm(h)))
 
     def _associate(self, memory: Memory, tokens: Float[Tensor, "B N D"]) -> Memory:
