@@ -12,6 +12,7 @@ from recurra.ops.grid import Grid as Grid
 from recurra.ops.least_squares import LeastSquares as LeastSquares
 from recurra.ops.linear_system import LinearSystem as LinearSystem
 from recurra.ops.liquid import Liquid as Liquid
+from recurra.ops.machine import Linked as Linked, Machine as Machine, Tape as Tape
 from recurra.ops.outer import Outer as Outer
 from recurra.ops.projection import Projection as Projection
 from recurra.ops.rings import (

@@ -24,6 +24,7 @@ from recurra.ops import (
     least_squares,
     linear_system,
     liquid,
+    machine,
     outer,
     projection,
     selective,
@@ -57,6 +58,7 @@ from recurra.ops.least_squares import (
 )
 from recurra.ops.linear_system import chunk as linear_system_chunk, loop as linear_system_loop
 from recurra.ops.liquid import chunk as liquid_chunk, loop as liquid_loop, native as liquid_native
+from recurra.ops.machine import loop as machine_loop, native as machine_native
 from recurra.ops.outer import chunk as outer_chunk, gpu as outer_gpu, loop as outer_loop, native as outer_native
 from recurra.ops.projection import adjoint as projection_adjoint, loop as projection_loop
 from recurra.ops.selective import chunk as selective_chunk, loop as selective_loop, native as selective_native
@@ -82,6 +84,7 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     projection.Projection: (projection_adjoint, projection_loop),
     grid.Grid: (grid_wavefront, grid_loop),
     graph.Graph: (graph_wavefront, graph_loop),
+    machine.Machine: (machine_native, machine_loop),
     descent.Descent: (descent_chunk, descent_loop),
 }
 

@@ -18,8 +18,10 @@ from recurra.ops import (
     DiagonalPlusLowRank,
     LeastSquares,
     LinearSystem,
+    Linked,
     Liquid,
     LowRank,
+    Machine,
     Net,
     Outer,
     Projection,
@@ -27,6 +29,7 @@ from recurra.ops import (
     Selective,
     ShortConv,
     StateSpace,
+    Tape,
 )
 from recurra.ops.cell import rules
 from recurra.ops.descent import retention
@@ -234,6 +237,20 @@ def _projection(T, dtype):
     return Projection(feed, drive, span, generator, _gated_rule, *weights), state
 
 
+def _machine(memory):
+    """Two units, and a state as runs leave it: whoever looks at slots does so with a weight of at most one."""
+
+    def make(T, dtype):
+        says, hears = memory.interface, 2 + memory.read
+        weights = (_normal(*shape, dtype=dtype, scale=0.4) for shape in ((8, 3), (8,), (8, hears)))
+        spoken = (_normal(*shape, dtype=dtype, scale=0.6) for shape in ((says, 2), (says,)))
+        found = (_normal(B, size, dtype=dtype, scale=0.5) for size in (2, 2, memory.read, memory.state[0]))
+        fractions = (torch.rand(B, size, dtype=torch.float64).to(dtype) / size for size in memory.state[1:])
+        return Machine(memory, _normal(B, T, 3, dtype=dtype), *weights, *spoken), (*found, *fractions)
+
+    return make
+
+
 def _descent(net, chunk=7, momentum=False, scale=False, huber=False, **more):
     """One head and mild steps: a net in training tells its errors apart, whatever computes them."""
 
@@ -307,6 +324,8 @@ RECORDS: dict[str, Callable] = {
     "state-space-dense": _linear_system,
     "state-space-low-rank": _dplr,
     "projection": _projection,
+    "machine-tape": _machine(Tape(4, 2, 1, 1)),
+    "machine-linked": _machine(Linked(4, 2, 1)),
     "descent-ttt": _descent(Net((4, 3, 4), bias=True, approximate="tanh", normalised=True), scale=True),
     "descent-momentum": _descent(Net((3, 4, 2)), momentum=True),
     "descent-each-step": _descent(Net((3, 2)), chunk=1, momentum=True),

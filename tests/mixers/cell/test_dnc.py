@@ -8,15 +8,16 @@ import torch
 from oracles.stored import numbers
 from torch.testing import assert_close
 
-from recurra.mixers.cell.dnc import DNC, allocation
-from recurra.parts import controller
+from recurra.mixers.cell.dnc import DNC
+from recurra.ops.machine import content
+from recurra.ops.machine.linked import allocation
 
 WEIGHTS, STORED = numbers("machines", "dnc.")
 
 
 @pytest.mark.parametrize("cut", [0, 4])
 def test_equals_the_package(cut, monkeypatch):
-    monkeypatch.setattr(controller, "REST", 0.0)
+    monkeypatch.setattr(content, "REST", 0.0)
     mixer = DNC(8, slots=5, size=4, heads=2).double()
     mixer.load_state_dict(WEIGHTS)
     state = tuple(STORED[f"start.{i}"] for i in range(9))

@@ -9,14 +9,14 @@ from oracles.stored import numbers
 from torch.testing import assert_close
 
 from recurra.mixers.cell.ntm import NTM
-from recurra.parts import controller
+from recurra.ops.machine import content
 
 WEIGHTS, STORED = numbers("machines", "ntm.")
 
 
 @pytest.mark.parametrize("cut", [0, 4])
 def test_equals_pytorch_ntm(cut, monkeypatch):
-    monkeypatch.setattr(controller, "REST", 1e-30)
+    monkeypatch.setattr(content, "REST", 1e-30)
     mixer = NTM(8, slots=5, size=4).double()
     mixer.load_state_dict(WEIGHTS)
     state = tuple(STORED[f"start.{i}"] for i in range(6))

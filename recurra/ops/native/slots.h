@@ -1,0 +1,155 @@
+/* Slots of an external memory, and how they are found by what they hold.  Slots run along vectors, padded to whole
+ * ones with zeros (P numbers for N slots); the numbers that a slot holds run down. */
+
+/* ---- functions of vectors ---- */
+
+#define REAL_OF(name) INLINE REAL real_##name(REAL x) { return IS_DOUBLE ? name(x) : name##f(x); }
+REAL_OF(exp) REAL_OF(log) REAL_OF(log1p) REAL_OF(sqrt)
+#define EACH(n, N) for (I n = 0; n < (N); n += W)
+INLINE vec sigmoids(vec x) { return 1 / (1 + exps(-x)); }
+/* through e^2|x| - 1, so that small numbers keep their relative accuracy: 2|x| = n ln2 + r, a polynomial in r, 2^n */
+INLINE vec tanhs(vec x) {
+    vec a = 2 * SELECT(x < 0, -x, x), p;
+    const REAL most = IS_DOUBLE ? 40 : 20;
+    a = SELECT(a > most, all(most), a);
+    const vec n = (a * (REAL)1.4426950408889634 + (REAL)ROUND_BY) - (REAL)ROUND_BY;
+    const vec r = IS_DOUBLE ? a - n * (REAL)6.93147180369123816490e-01 - n * (REAL)1.90821492927058770002e-10
+                            : a - n * (REAL)0.693359375f - n * (REAL)-2.12194440e-4f;
+    static const double c[] = {1.6059043836821613e-10, 2.08767569878681e-09, 2.505210838544172e-08, 2.755731922398589e-07,
+        2.7557319223985893e-06, 2.48015873015873e-05, 1.984126984126984e-04, 1.3888888888888889e-03,
+        8.333333333333333e-03, 4.1666666666666664e-02, 1.6666666666666666e-01, 0.5};
+    p = all((REAL)c[IS_DOUBLE ? 0 : 6]);
+    for (int i = IS_DOUBLE ? 1 : 7; i < 12; i++) p = p * r + (REAL)c[i];
+    p = p * r * r + r;
+    const ints power = (ints)(n + (REAL)ROUND_BY) << (IS_DOUBLE ? 52 : 23);
+    const vec s = (vec)((ints)all(1) + power), less = s * p + (s - 1), y = less / (less + 2);
+    return SELECT(x < 0, -y, y);
+}
+/* of normal numbers above zero: x = 2^e (1 + f), and log1p(f) by a polynomial in f / (2 + f) */
+INLINE vec logs(vec x) {
+    if (IS_DOUBLE) {
+        for (int i = 0; i < W; i++) x[i] = real_log(x[i]);
+        return x;
+    }
+    const ints e = ((ints)x - 0x3f3504f3) >> 23;
+    const vec f = (vec)((ints)x - (e << 23)) - 1, n = __builtin_convertvector(e, vec), s = f / (2 + f), z = s * s;
+    const vec h = (REAL)0.5 * f * f;
+    const vec r = z * (((z * (REAL)0.233433655 + (REAL)0.285503373) * z + (REAL)0.400001262) * z + (REAL)0.666666665);
+    const vec y = n * (REAL)0.693359375 + (f - (h - (s * (h + r) + n * (REAL)-2.12194440e-4)));
+    return SELECT(x == x, y, x);
+}
+INLINE REAL sigmoid(REAL x) { return 1 / (1 + real_exp(-x)); }
+/* as torch's: straight from 20 on */
+INLINE REAL softplus(REAL x) { return x > 20 ? x : real_log1p(real_exp(x)); }
+INLINE REAL softplus_slope(REAL x) { return x > 20 ? 1 : sigmoid(x); }
+INLINE REAL total(vec x) {
+    REAL half[W];
+    for (int n = W / 2; n; n /= 2) {
+        put(half, x);
+        for (int i = 0; i < n; i++) half[i] += half[i + n];
+        x = get(half);
+    }
+    return x[0];
+}
+static REAL dot(const REAL *x, const REAL *y, I P) {
+    vec sum = {};
+    EACH(n, P) sum += get(x + n) * get(y + n);
+    return total(sum);
+}
+/* in place; what lies beyond N becomes zero */
+static void softmax(REAL *x, I N, I P) {
+    REAL most = x[0];
+    for (I i = N; i < P; i++) x[i] = -INFINITY;
+    vec top = get(x), sum = {};
+    for (I n = W; n < P; n += W) { const vec y = get(x + n); top = SELECT(y > top, y, top); }
+    for (int i = 0; i < W; i++) most = top[i] > most ? top[i] : most;
+    EACH(n, P) { const vec y = exps(get(x + n) - most); put(x + n, y); sum += y; }
+    const REAL one = 1 / total(sum);
+    EACH(n, P) put(x + n, get(x + n) * one);
+}
+/* g: of the weights on entry, of what they are the softmax of on return */
+static void softmax_back(const REAL *x, REAL *g, I P) {
+    const REAL mean = dot(x, g, P);
+    EACH(n, P) put(g + n, get(x + n) * (get(g + n) - mean));
+}
+
+/* ---- memories (size x P) and slots found by what they hold ---- */
+
+/* out[i] = sum_n M[i][n] x[n] */
+static void across(const REAL *M, const REAL *x, REAL *out, I size, I P) {
+    for (I i = 0; i < size; i += W) {
+        const I some = size - i < W ? size - i : W;
+        vec sum[W] = {};
+        for (I j = 0; j < some; j++) EACH(n, P) sum[j] += get(M + (i + j) * P + n) * get(x + n);
+        put_some(out + i, sums16(sum), some);
+    }
+}
+/* y[n] += sum_i M[i][n] x[i] */
+static void down(const REAL *M, const REAL *x, REAL *y, I size, I P) {
+    EACH(n, P) {
+        vec sum = get(y + n);
+        for (I i = 0; i < size; i++) sum += x[i] * get(M + i * P + n);
+        put(y + n, sum);
+    }
+}
+/* M[i][n] += x[i] y[n] */
+static void outer(REAL *M, const REAL *x, const REAL *y, I size, I P) {
+    for (I i = 0; i < size; i++) EACH(n, P) put(M + i * P + n, get(M + i * P + n) + x[i] * get(y + n));
+}
+/* a slots x size matrix and its transpose, padded */
+static void turn_in(const REAL *from, REAL *to, I slots, I size, I P) {
+    for (I i = 0; i < size; i++) for (I n = 0; n < P; n++) to[i * P + n] = n < slots ? from[n * size + i] : 0;
+}
+static void turn_out(const REAL *from, REAL *to, I slots, I size, I P) {
+    for (I n = 0; n < slots; n++) for (I i = 0; i < size; i++) to[n * size + i] = from[i * P + n];
+}
+static void pad(const REAL *from, REAL *to, I N, I P) {
+    memcpy(to, from, N * sizeof(REAL));
+    memset(to + N, 0, (P - N) * sizeof(REAL));
+}
+/* one over the length of each slot; zero of what is none */
+static void lengths(const Machine *z, const REAL *M, REAL *over, I P) {
+    EACH(n, P) {
+        vec sum = {};
+        for (I i = 0; i < z->size; i++) sum += get(M + i * P + n) * get(M + i * P + n);
+        put(over + n, sum);
+    }
+    for (I n = 0; n < z->slots; n++) over[n] = 1 / real_sqrt(over[n] + *z->rest);
+    for (I n = z->slots; n < P; n++) over[n] = 0;
+}
+/* found = softmax(strength cos(key, M)); dots = key . M.  Returns one over the key's length. */
+static REAL look_up(const Machine *z, const REAL *M, const REAL *over, const REAL *key, REAL strength,
+                    REAL *dots, REAL *found, I P) {
+    REAL sum = *z->rest;
+    for (I i = 0; i < z->size; i++) sum += key[i] * key[i];
+    const REAL over_key = 1 / real_sqrt(sum), scale = strength * over_key;
+    memset(dots, 0, P * sizeof(REAL));
+    down(M, key, dots, z->size, P);
+    EACH(n, P) put(found + n, get(dots + n) * scale * get(over + n));
+    softmax(found, z->slots, P);
+    return over_key;
+}
+/* g is of what was found, and written over; room is of P numbers.  Adds to g_M, writes g_key, returns g_strength. */
+static REAL look_up_back(const Machine *z, const REAL *M, const REAL *over, const REAL *key, REAL strength,
+                         REAL over_key, const REAL *dots, const REAL *found, REAL *g, REAL *g_M, REAL *g_key,
+                         REAL *room, I P) {
+    const REAL scale = strength * over_key;
+    vec sum = {};
+    softmax_back(found, g, P);
+    EACH(n, P) {
+        const vec gn = get(g + n), o = get(over + n), t = gn * get(dots + n) * o;
+        sum += t;
+        put(g + n, gn * o * scale);
+        put(room + n, -t * scale * o * o);
+    }
+    const REAL steep = total(sum), shrink = steep * strength * over_key * over_key * over_key;
+    across(M, g, g_key, z->size, P);
+    for (I i = 0; i < z->size; i++) {
+        g_key[i] -= shrink * key[i];
+        EACH(n, P) {
+            REAL *to = g_M + i * P + n;
+            put(to, get(to) + key[i] * get(g + n) + get(M + i * P + n) * get(room + n));
+        }
+    }
+    return steep * over_key;
+}
