@@ -29,6 +29,7 @@ from recurra.ops import (
     Selective,
     ShortConv,
     StateSpace,
+    Synapse,
     Tape,
 )
 from recurra.ops.cell import rules
@@ -180,6 +181,16 @@ def _state_space(complex_):
     return make
 
 
+def _synapse(T, dtype):
+    slope, offset, push = _normal(3, D + N, N, dtype=dtype)
+    conductance = torch.rand(D + N, N, dtype=torch.float64).to(dtype)
+    leak, capacitance = 0.1 + torch.rand(2, N, dtype=torch.float64).to(dtype)
+    span = 0.1 + torch.rand(B, T, dtype=torch.float64).to(dtype)
+    own = _normal(N, dtype=dtype), leak, capacitance
+    record = Synapse(_normal(B, T, D, dtype=dtype), span, 3 * slope, offset, push, conductance, *own, 2)
+    return record, _normal(B, N, dtype=dtype)
+
+
 def _least_squares(decay):
     def make(T, dtype):
         q, k, v = (_normal(B, T, H, n, dtype=dtype) for n in (K, K, V))
@@ -319,6 +330,7 @@ RECORDS: dict[str, Callable] = {
     "liquid-complex": _liquid(True),
     "state-space": _state_space(False),
     "state-space-complex": _state_space(True),
+    "synapse": _synapse,
     "block": _block(False),
     "block-constant": _block(True),
     "state-space-dense": _linear_system,

@@ -4,21 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from recurra.ops import (
-    LOG_SUM,
-    MAX_PLUS,
-    MIN_MAX,
-    SUM,
-    Delta,
-    Diag,
-    Liquid,
-    LowRank,
-    Outer,
-    Scan,
-    Selective,
-    ShortConv,
-    native,
-)
+from recurra.ops import LOG_SUM, MAX_PLUS, MIN_MAX, SUM, Delta, Diag, LowRank, Outer, Scan, Selective, ShortConv, native
 from recurra.ops.scan import IMPLEMENTATIONS, name_of, prepare, use
 from recurra.shapes import Tensor
 
@@ -61,13 +47,6 @@ def _selective(B, T, D, N, dtype=torch.float64):
     x, b, c = _normal(B, T, D), _normal(B, T, N), _normal(B, T, N)
     record = Selective(x, F.softplus(_normal(B, T, D)), -4 * torch.rand(D, N, dtype=torch.float64), b, c)
     return Selective(*(t.to(dtype) for t in record[:5])), _normal(B, D, N, dtype=dtype)
-
-
-def _liquid(B, T, D, N, dtype=torch.float64):
-    decay, write, read = torch.complex(*_normal(2, 3, D, N)).unbind(0)
-    record = Liquid(_normal(B, T, D), decay / (1 + decay.abs()), 0.1 * write, 0.1 + torch.rand(D, N).double(), read)
-    record = Liquid(record.x.to(dtype), *(t.to(dtype.to_complex() if t.is_complex() else dtype) for t in record[1:5]))
-    return record, torch.complex(*_normal(2, B, D, N, dtype=dtype))
 
 
 def _float(x):
@@ -128,7 +107,6 @@ LARGE = {
     "low-rank-key": lambda: _matrix(LowRank, 1, 430, 4, 32, 32, "key"),
     "conv": lambda: _conv(2, 1_500, 70),
     "selective": lambda: _selective(1, 600, 70, 5),
-    "liquid": lambda: _liquid(1, 600, 70, 5),
 }
 
 
@@ -208,7 +186,6 @@ STEPS = {
     "conv": lambda d: _conv(3, 1, 37, dtype=d),
     "conv-two": lambda d: _conv(3, 1, 37, 2, dtype=d),
     "selective": lambda d: _selective(3, 1, 37, 21, dtype=d),
-    "liquid": lambda d: _liquid(3, 1, 37, 21, dtype=d),
 }
 
 

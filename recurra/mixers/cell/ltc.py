@@ -1,7 +1,5 @@
 """Liquid time-constant networks, and the wiring of neural circuit policies."""
 
-import functools
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -9,8 +7,8 @@ from torch.nn import functional as F
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan, Vectors
-from recurra.parts.elapsed import timed_drive
+from recurra.ops import Scan, Synapse
+from recurra.parts.elapsed import elapsed
 from recurra.parts.wiring import circuit, full
 from recurra.shapes import Float, Tensor, wide
 
@@ -65,7 +63,7 @@ class LTC(Mixer):
         else:
             wiring = circuit(width, units, width, sparsity, generator)
         polarity = torch.cat(wiring)
-        self.rule = Rule("ltc", functools.partial(_step, steps=steps), 2, 4, params=3, operator="own")
+        self.steps = steps
         self.register_buffer("synapses", polarity.abs())
         self.slope = nn.Parameter(torch.empty(polarity.shape).uniform_(3, 8))
         self.threshold = nn.Parameter(torch.empty(polarity.shape).uniform_(0.3, 0.8))
@@ -85,45 +83,17 @@ class LTC(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B N"], ...], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B N"], ...]]:
         width, kind = x.shape[-1], wide(x)
-        seen = self.input_scale * x + self.input_bias
-        drive = timed_drive(seen, width, clock)
+        seen, span = self.input_scale * x + self.input_bias, elapsed(x, clock)[..., 0]
         slope, threshold, reversal, leak, rest = (
             p.to(kind) for p in (self.slope, self.threshold, self.reversal, self.leak, self.rest)
         )
         conductance = F.softplus(self.conductance.to(kind)) * self.get_buffer("synapses")
-        weight = torch.stack([slope, slope * threshold, conductance * reversal, conductance])
-        leak = F.softplus(leak)
-        params = torch.stack([leak * rest, leak, F.softplus(self.capacitance.to(kind))])
-        v, state = self.scan(Cell(self.rule, drive, weight, params), state, clock)
-        return self.output_scale * v[..., :width].to(x.dtype) + self.output_bias, state
+        synapses = slope, slope * threshold, conductance * reversal, conductance
+        leak, capacitance = F.softplus(leak), F.softplus(self.capacitance.to(kind))
+        v, last = self.scan(Synapse(seen, span, *synapses, leak * rest, leak, capacitance, self.steps), state[0], clock)
+        return self.output_scale * v[..., :width].to(x.dtype) + self.output_bias, (last,)
 
 
 def _raw(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """What softplus makes x of."""
     return x.expm1().log()
-
-
-def _step(
-    drive: Vectors, recur: Vectors, state: Vectors, current: Tensor, leak: Tensor, capacitance: Tensor, *, steps: int
-) -> tuple[Tensor, Vectors]:
-    """K fused steps of all neurons; what comes from the inputs is the same in each."""
-    (seen, time), (v,), (weight,) = drive, state, recur
-    # what opens synapses, and what flows through them: of the inputs, of the neurons
-    (gates_in, gates), (flow_in, flow) = (part.split([seen.shape[-1], v.shape[-1]], 1) for part in weight.split(2))
-    push, conductance = _synapses(seen, gates_in, flow_in).unbind(1)
-    push, conductance = push + current, conductance + leak
-    inertia = capacitance * (steps / time[:, :1])
-    floor = inertia + conductance
-    for _ in range(steps):
-        pushed, opened = _synapses(v, gates, flow).unbind(1)
-        v = (torch.addcmul(push, inertia, v) + pushed) / (floor + opened)
-    return v, (v,)
-
-
-def _synapses(
-    source: Float[Tensor, "B S"], gates: Float[Tensor, "2 S N"], flow: Float[Tensor, "2 S N"]
-) -> Float[Tensor, "B 2 N"]:
-    """The current that synapses would push into a neuron at zero, and their conductance."""
-    slope, offset = gates.unbind(0)
-    open_share = torch.sigmoid(slope * source[:, :, None] - offset)
-    return (open_share[:, None] * flow).sum(2)
