@@ -1,9 +1,13 @@
-"""Uninitialised memory is NaN under test, and every test starts from the same seed."""
+"""Uninitialised memory is NaN under test, every test starts from the same seed, and shapes are checked."""
 
+import jaxtyping
 import pytest
 import torch
+from checked import checked
 
 torch.set_num_threads(1)
+# the import hook asks for it by this name, in every module of recurra, none of which is imported yet
+jaxtyping.jaxtyped = checked
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +19,9 @@ def _seeded():
 def _uninitialised_memory_is_nan():
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """For a number at the end of many steps: the same calls with the same shapes are checked in shorter tests."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
