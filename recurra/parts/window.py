@@ -4,7 +4,10 @@ A kept row is its keys with gaps at one end: rows of one batch have seen differe
 for every key says all there is to say about resets and gaps: a query sees the keys of its own segment only.
 """
 
+from typing import Any
+
 import torch
+from torch.autograd import Function
 from torch.nn import functional as F
 
 from recurra.clock import Clock
@@ -121,18 +124,43 @@ def blocks(
     """Time in blocks as long as the window, of which each looks at two: queries, keys, values, which are seen, ages.
 
     Seen is what is of the same segment and at most `window` - 1 steps old. The last block is padded. N counts blocks,
-    a row's own side by side.
+    a row's own side by side. Few steps are one block, which looks at all keys.
     """
-    steps = query.shape[1]
+    steps, kept = query.shape[1], window - 1
     size = min(window, steps)
-    count, reach = -(-steps // size), size + window - 1
-    pad = count * size - steps
-    # what pads sees itself, as a row of nothing but -inf would make NaN of a softmax's gradient
-    segment = F.pad(segment, (0, pad), value=-2)
-    query, key, value = (F.pad(x, (0, 0, 0, 0, 0, pad)) for x in (query, key, value))
-    near = segment.unfold(1, reach, size)
-    age = torch.arange(size, device=query.device)[:, None] + window - 1 - torch.arange(reach, device=query.device)
-    own = segment[:, window - 1 :].unflatten(1, (count, size))
-    seen = (own[..., None] == near[..., None, :]) & (age >= 0) & (age < window)
-    keys, values = (x.unfold(1, reach, size).movedim(-1, 2).flatten(0, 1) for x in (key, value))
-    return query.unflatten(1, (count, size)).flatten(0, 1), keys, values, seen.flatten(0, 1), age
+    count = -(-steps // size)
+    if count > 1:
+        pad = count * size - steps
+        # with one more before the oldest, keys are in blocks too
+        query, key, value = (F.pad(x, (0, 0, 0, 0, front, pad)) for x, front in ((query, 0), (key, 1), (value, 1)))
+        # what pads sees itself, as a row of nothing but -inf would make NaN of a softmax's gradient
+        segment, kept = F.pad(segment, (1, pad), value=-2), window
+        key, value, near = (_Neighbours.apply(x.unflatten(1, (-1, size))).flatten(0, 1) for x in (key, value, segment))
+        query = query.unflatten(1, (count, size)).flatten(0, 1)
+    else:
+        near = segment
+    age = torch.arange(size, device=query.device)[:, None] + kept - torch.arange(size + kept, device=query.device)
+    seen = (near[:, kept:, None] == near[:, None]) & (age >= 0) & (age < window)
+    return query, key, value, seen, age
+
+
+class _Neighbours(Function):
+    """Every block of `(B, S, C, ...)` but the first, after the one before it: `(B, S - 1, 2 C, ...)`.
+
+    Autograd's own way back would fill two arrays with zeros, to add what is in a part of each.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.cat([x[:, :-1], x[:, 1:]], 2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        first, second = grad_outputs[0].chunk(2, 2)
+        return torch.cat([first[:, :1], first[:, 1:] + second[:, :-1], second[:, -1:]], 1)
