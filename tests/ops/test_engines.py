@@ -15,7 +15,7 @@ LENGTHS = (1, 2, 15, 16, 17, 63, 64, 65, 97)
 FUSED = ("cell-lstm", "cell-lstm-project", "cell-gru", "cell-elman-tanh", "cell-elman-relu")
 # Products of the rule's own, and a projected state, have no kernel.
 SIDE_BY_SIDE = ("cell-diagonal", "cell-none")  # whose units do not mix, for Newton's method
-UNWRITTEN = ("cell-own", "cell-gru-before", "cell-project", "cell-lstm-project", "machine-linked")
+UNWRITTEN = ("cell-own", "cell-gru-before", "cell-project", "cell-lstm-project")
 
 
 def _pairs():

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from recurra.clock import Clock
-from recurra.ops import Machine, Tape, native
+from recurra.ops import Linked, Machine, Tape, native
 from recurra.ops.machine import loop as machine_loop, native as machine_native
 from recurra.ops.scan import Scan, prepare, use
 
 needs_compiler = pytest.mark.skipif(native.available() is not None, reason=str(native.available()))
 
-MEMORIES = [Tape(20, 6, 1, 1), Tape(5, 3, 2, 3)]
+MEMORIES = [Tape(20, 6, 1, 1), Tape(5, 3, 2, 3), Linked(17, 6, 1), Linked(5, 3, 2), Linked(4, 2, 2, links=False)]
 each_memory = pytest.mark.parametrize("memory", MEMORIES, ids=str)
 
 

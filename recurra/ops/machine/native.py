@@ -18,7 +18,7 @@ from recurra.ops.machine.loop import State
 from recurra.ops.steps import gaps
 from recurra.shapes import Bool, Float, Int, Tensor
 
-ENGINES: dict[type, str] = {Tape: "tape"}
+ENGINES = {Tape: "tape", Linked: "linked"}
 # steps between two memories that are kept, and tensors of a memory's state: enums of the C source
 WINDOW, PARTS = 32, 6
 # features of a panel of weights
@@ -27,11 +27,8 @@ WIDE = (64, 32, 16)
 
 def declines(record: Machine, state: State) -> str | None:
     """What no kernel takes."""
-    engine = ENGINES.get(type(record.memory))
-    if engine is None:
-        return f"there is no kernel for a memory that is {type(record.memory).__name__}"
     weights = (record.input, record.bias, record.recurrent, record.interface, record.interface_bias)
-    return native.declines(engine, record.x, *weights, *state) or gaps(record.valid)
+    return native.declines(ENGINES[type(record.memory)], record.x, *weights, *state) or gaps(record.valid)
 
 
 def scan(record: Machine, state: State) -> tuple[Float[Tensor, "B T DR"], State]:

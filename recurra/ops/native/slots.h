@@ -4,7 +4,7 @@
 /* ---- functions of vectors ---- */
 
 #define REAL_OF(name) INLINE REAL real_##name(REAL x) { return IS_DOUBLE ? name(x) : name##f(x); }
-REAL_OF(exp) REAL_OF(log) REAL_OF(log1p) REAL_OF(sqrt)
+REAL_OF(exp) REAL_OF(log) REAL_OF(log1p) REAL_OF(sqrt) REAL_OF(rint)
 #define EACH(n, N) for (I n = 0; n < (N); n += W)
 INLINE vec sigmoids(vec x) { return 1 / (1 + exps(-x)); }
 /* through e^2|x| - 1, so that small numbers keep their relative accuracy: 2|x| = n ln2 + r, a polynomial in r, 2^n */
@@ -71,6 +71,17 @@ static void softmax(REAL *x, I N, I P) {
 static void softmax_back(const REAL *x, REAL *g, I P) {
     const REAL mean = dot(x, g, P);
     EACH(n, P) put(g + n, get(x + n) * (get(g + n) - mean));
+}
+/* of three */
+static void choices(const REAL *x, REAL *p) {
+    const REAL top = x[0] > x[1] ? x[0] : x[1], most = top > x[2] ? top : x[2];
+    for (int i = 0; i < 3; i++) p[i] = real_exp(x[i] - most);
+    const REAL sum = p[0] + p[1] + p[2];
+    for (int i = 0; i < 3; i++) p[i] /= sum;
+}
+static void choices_back(const REAL *p, const REAL *g, REAL *gx) {
+    const REAL mean = p[0] * g[0] + p[1] * g[1] + p[2] * g[2];
+    for (int i = 0; i < 3; i++) gx[i] = p[i] * (g[i] - mean);
 }
 
 /* ---- memories (size x P) and slots found by what they hold ---- */
@@ -152,4 +163,42 @@ static REAL look_up_back(const Machine *z, const REAL *M, const REAL *over, cons
         }
     }
     return steep * over_key;
+}
+/* M <- before prod_h (1 - w_h e_h') + sum_h w_h a_h': all heads erase before any adds */
+static void write(const Machine *z, const REAL *before, REAL *M, I heads, const REAL *w, const REAL *erase,
+                  const REAL *add, I P) {
+    const I size = z->size;
+    for (I i = 0; i < size; i++) EACH(n, P) {
+        vec m = get(before + i * P + n);
+        for (I h = 0; h < heads; h++) m -= m * get(w + h * P + n) * erase[h * size + i];
+        for (I h = 0; h < heads; h++) m += get(w + h * P + n) * add[h * size + i];
+        put(M + i * P + n, m);
+    }
+}
+/* what head h erased, after the others before it; g_e is of e before its sigmoid */
+static void erase_back(const Machine *z, const REAL *before, I h, const REAL *w, const REAL *erase, REAL *g_M, REAL *g_w,
+                       REAL *g_e, I P) {
+    const I size = z->size;
+    for (I i = 0; i < size; i++) {
+        const REAL e = erase[h * size + i];
+        vec sum = {};
+        EACH(n, P) {
+            const vec wn = get(w + h * P + n), by = get(g_M + i * P + n);
+            vec m = get(before + i * P + n);
+            for (I j = 0; j < h; j++) m -= m * get(w + j * P + n) * erase[j * size + i];
+            sum += by * m * wn;
+            put(g_w + h * P + n, get(g_w + h * P + n) - by * m * e);
+            put(g_M + i * P + n, by - by * wn * e);
+        }
+        g_e[h * size + i] = -total(sum) * e * (1 - e);
+    }
+}
+/* g_M: of the memory after on entry, before on return; adds to g_w, writes g_e and g_a */
+static void write_back(const Machine *z, const REAL *before, I heads, const REAL *w, const REAL *erase, const REAL *add,
+                       REAL *g_M, REAL *g_w, REAL *g_e, REAL *g_a, I P) {
+    for (I h = 0; h < heads; h++) {
+        across(g_M, w + h * P, g_a + h * z->size, z->size, P);
+        down(g_M, add + h * z->size, g_w + h * P, z->size, P);
+    }
+    for (I h = heads - 1; h >= 0; h--) erase_back(z, before, h, w, erase, g_M, g_w, g_e, P);
 }

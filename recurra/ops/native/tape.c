@@ -56,9 +56,7 @@ static void look(const Machine *z, const Tape *from, const REAL *M, const REAL *
     const I P = to->P, N = z->slots;
     REAL *ring = a.ring + W, *after = to->looked + h * P;
     a.number[STRENGTH] = softplus(s[0]), a.number[GATE] = sigmoid(s[1]), a.number[SHARP] = 1 + softplus(s[5]);
-    const REAL most = s[2] > s[3] ? s[2] > s[4] ? s[2] : s[4] : s[3] > s[4] ? s[3] : s[4];
-    const REAL p[3] = {real_exp(s[2] - most), real_exp(s[3] - most), real_exp(s[4] - most)}, sum = p[0] + p[1] + p[2];
-    for (int i = 0; i < 3; i++) a.number[ON + i] = p[i] / sum;
+    choices(s + 2, a.number + ON);
     a.number[OVER_KEY] = look_up(z, M, over, said(z, says, h), a.number[STRENGTH], a.dots, a.found, P);
     EACH(n, P) put(ring + n, get(before + n));
     /* before the first step every head is at its first slot */
@@ -94,9 +92,7 @@ static void look_back(const Machine *z, const REAL *M, const REAL *over, const R
         on += by * get(ring + n + 1), stay += by * get(ring + n), back += by * get(ring + n - 1);
     }
     const REAL p[3] = {total(on), total(stay), total(back)};
-    REAL mean = 0;
-    for (int i = 0; i < 3; i++) mean += p[i] * a.number[ON + i];
-    for (int i = 0; i < 3; i++) g_s[2 + i] = a.number[ON + i] * (p[i] - mean);
+    choices_back(a.number + ON, p, g_s + 2);
     join(moved, N, P);
     EACH(n, P) {
         const vec x = a.number[STAY] * get(moved + n) + a.number[ON] * get(moved + n - 1) + a.number[BACK] * get(moved + n + 1);
@@ -115,36 +111,13 @@ static void access(const Machine *z, const REAL *before, const REAL *says, REAL 
     const REAL *erase = said(z, says, t.count), *add = erase + writing * size;
     for (I i = 0; i < writing * size; i += W) put(t.erase + i, sigmoids(get_some(erase + i, writing * size - i)));
     for (I h = 0; h < writing; h++) look(z, &b, b.M, b.over, says, &t, h);
-    for (I i = 0; i < size; i++) EACH(n, P) {
-        vec m = get(b.M + i * P + n);
-        for (I h = 0; h < writing; h++) m -= m * get(t.looked + h * P + n) * t.erase[h * size + i];
-        for (I h = 0; h < writing; h++) m += get(t.looked + h * P + n) * add[h * size + i];
-        put(t.M + i * P + n, m);
-    }
+    write(z, b.M, t.M, writing, t.looked, t.erase, add, P);
     lengths(z, t.M, t.over, P);
     for (I h = writing; h < t.count; h++) {
         look(z, &b, t.M, t.over, says, &t, h);
         across(t.M, t.looked + h * P, read + (h - writing) * size, size, P);
     }
     put(t.begun, (vec){1});
-}
-
-/* head h erased after the others before it */
-static void erase_back(const Machine *z, const Tape *b, const Tape *t, I h, const Tape *g, REAL *g_erase) {
-    const I P = t->P, size = z->size;
-    for (I i = 0; i < size; i++) {
-        const REAL e = t->erase[h * size + i];
-        vec sum = {};
-        EACH(n, P) {
-            const vec w = get(t->looked + h * P + n), by = get(g->M + i * P + n);
-            vec m = get(b->M + i * P + n);
-            for (I j = 0; j < h; j++) m -= m * get(t->looked + j * P + n) * t->erase[j * size + i];
-            sum += by * m * w;
-            put(g->looked + h * P + n, get(g->looked + h * P + n) - by * m * e);
-            put(g->M + i * P + n, by - by * w * e);
-        }
-        g_erase[i] = -total(sum) * e * (1 - e);
-    }
 }
 
 static void access_back(const Machine *z, const REAL *before, const REAL *record, const REAL *says,
@@ -160,11 +133,7 @@ static void access_back(const Machine *z, const REAL *before, const REAL *record
     }
     for (I h = writing; h < t.count; h++)
         look_back(z, t.M, t.over, says, &t, h, g.looked + h * P, g.M, g_says, scratch);
-    for (I h = 0; h < writing; h++) {
-        across(g.M, t.looked + h * P, g_add + h * size, size, P);
-        down(g.M, add + h * size, g.looked + h * P, size, P);
-    }
-    for (I h = writing - 1; h >= 0; h--) erase_back(z, &b, &t, h, &g, g_erase + h * size);
+    write_back(z, b.M, writing, t.looked, t.erase, add, g.M, g.looked, g_erase, g_add, P);
     for (I h = 0; h < writing; h++)
         look_back(z, b.M, b.over, says, &t, h, g.looked + h * P, g.M, g_says, scratch);
     *g.begun = 0;
