@@ -25,5 +25,6 @@ from recurra.ops.rings import (
 )
 from recurra.ops.scan import IMPLEMENTATIONS as IMPLEMENTATIONS, Scan as Scan, use as use
 from recurra.ops.selective import Selective as Selective
+from recurra.ops.settle import Settle as Settle
 from recurra.ops.state_space import StateSpace as StateSpace
 from recurra.ops.synapse import Synapse as Synapse

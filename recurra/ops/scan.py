@@ -28,6 +28,7 @@ from recurra.ops import (
     outer,
     projection,
     selective,
+    settle,
     state_space,
     synapse,
 )
@@ -63,6 +64,7 @@ from recurra.ops.machine import loop as machine_loop, native as machine_native
 from recurra.ops.outer import chunk as outer_chunk, gpu as outer_gpu, loop as outer_loop, native as outer_native
 from recurra.ops.projection import adjoint as projection_adjoint, loop as projection_loop
 from recurra.ops.selective import chunk as selective_chunk, loop as selective_loop, native as selective_native
+from recurra.ops.settle import loop as settle_loop, native as settle_native
 from recurra.ops.state_space import chunk as state_space_chunk, loop as state_space_loop
 from recurra.ops.synapse import loop as synapse_loop, native as synapse_native
 from recurra.shapes import State, Tensor, wide, widen
@@ -80,6 +82,7 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     selective.Selective: (selective_native, selective_chunk, selective_loop),
     liquid.Liquid: (liquid_native, liquid_chunk, liquid_loop),
     state_space.StateSpace: (state_space_chunk, state_space_loop),
+    settle.Settle: (settle_native, settle_loop),
     synapse.Synapse: (synapse_native, synapse_loop),
     block.Block: (block_chunk, block_loop),
     linear_system.LinearSystem: (linear_system_chunk, linear_system_loop),

@@ -27,6 +27,7 @@ from recurra.ops import (
     Projection,
     Rule,
     Selective,
+    Settle,
     ShortConv,
     StateSpace,
     Synapse,
@@ -191,6 +192,12 @@ def _synapse(T, dtype):
     return record, _normal(B, N, dtype=dtype)
 
 
+def _settle(T, dtype):
+    state = _normal(B, D, dtype=dtype), _normal(B, D * D, dtype=dtype, scale=0.3)
+    recurrent, norm = _normal(D, D, dtype=dtype, scale=0.3), _normal(2, D, dtype=dtype)
+    return Settle(_normal(B, T, D, dtype=dtype), recurrent, norm, 0.8, 0.4, 2), state
+
+
 def _least_squares(decay):
     def make(T, dtype):
         q, k, v = (_normal(B, T, H, n, dtype=dtype) for n in (K, K, V))
@@ -330,6 +337,7 @@ RECORDS: dict[str, Callable] = {
     "liquid-complex": _liquid(True),
     "state-space": _state_space(False),
     "state-space-complex": _state_space(True),
+    "settle": _settle,
     "synapse": _synapse,
     "block": _block(False),
     "block-constant": _block(True),

@@ -1,15 +1,12 @@
 """A recurrent network that attends to its own recent past, by weights that its hidden states write and that fade."""
 
-import functools
-
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Cell, Rule, Scan, Vectors
+from recurra.ops import Scan, Settle
 from recurra.shapes import Float, Tensor
 
 
@@ -46,8 +43,7 @@ class FastWeightsRNN(Mixer):
         if not 0 <= decay < 1:
             raise ValueError(f"decay is {decay}: it must be at least 0 and below 1, or the weights grow for ever")
         at_least(1, loops=loops)
-        step = functools.partial(_step, decay=decay, rate=rate, loops=loops)
-        self.rule = Rule("fast_weights", step, 1, 1, state=2, params=2, operator="own")
+        self.decay, self.rate, self.loops = decay, rate, loops
         self.input = nn.Linear(width, width)
         self.recurrent = nn.Parameter(0.05 * torch.eye(width))
         self.norm = nn.Parameter(torch.stack([torch.ones(width), torch.zeros(width)]))
@@ -62,19 +58,5 @@ class FastWeightsRNN(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B _"], ...], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B _"], ...]]:
         """One step after another: what is written depends on what was read."""
-        record = Cell(self.rule, x, self.recurrent, self.norm, input_weight=self.input.weight, bias=self.input.bias)
+        record = Settle(self.input(x), self.recurrent, self.norm, self.decay, self.rate, self.loops)
         return self.scan(record, state, clock)
-
-
-def _step(
-    drive: Vectors, recur: Vectors, state: Vectors, gain: Tensor, bias: Tensor, *, decay: float, rate: float, loops: int
-) -> tuple[Tensor, Vectors]:
-    """Write what was, then let the new state settle."""
-    before, flat = state
-    fast = decay * flat.unflatten(-1, (len(gain), -1)) + rate * before[:, :, None] * before[:, None]
-    sustained = drive[0] + F.linear(before, recur[0])
-    h = F.relu(sustained)
-    for _ in range(loops):
-        pulled = sustained + (fast @ h[..., None]).squeeze(-1)
-        h = F.relu(F.layer_norm(pulled, gain.shape, gain, bias))
-    return h, (h, fast.flatten(1))
