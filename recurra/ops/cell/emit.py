@@ -15,11 +15,10 @@ INFIX = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==",
     "ne": "!=", "logical_and": "&&", "logical_or": "||",
 }  # fmt: skip
-# written so that NaN passes through relu, maximum and minimum, as in torch
+# written so that NaN passes through relu, as in torch
 FORM = {
     "neg": "-{0}", "where": "{0} ? {1} : {2}", "logical_not": "!{0}", "relu": "{0} < 0 ? 0 : {0}",
-    "sign": "(REAL)(({0} > 0) - ({0} < 0))", "maximum": "{0} > {1} || {0} != {0} ? {0} : {1}",
-    "minimum": "{0} < {1} || {0} != {0} ? {0} : {1}",
+    "sign": "(REAL)(({0} > 0) - ({0} < 0))",
 }  # fmt: skip
 TRUTH = {"gt", "ge", "lt", "le", "eq", "ne", "logical_and", "logical_or", "logical_not"}
 

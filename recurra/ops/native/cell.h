@@ -41,9 +41,11 @@ INLINE float f_exp(float x) {
     x = x > 89 ? 89 : x;
     x = x < -104 ? -104 : x;
     SPLIT(x);
-    const int up = x < 0;
-    const float s = as_float((as_bits(shifted) + (up ? 127 + 24 : 127 - 24)) << 23);
-    return fmaf(s, less_one(r), s) * (up ? 0x1p-24f : 0x1p24f);
+    /* 2^n as a product of two, for results that no single power reaches: a choice between ways to scale would be made
+       of both ways' results, and the one that is not taken may be a subnormal number, which costs a hundred cycles */
+    const int32_t k = (int32_t)(as_bits(shifted) - 0x4b400000u), half = k >> 1;
+    const float s = as_float((uint32_t)(half + 127) << 23), t = as_float((uint32_t)(k - half + 127) << 23);
+    return fmaf(s, less_one(r), s) * t;
 }
 INLINE float f_expm1(float x) {
     x = x > 89 ? 89 : x;
@@ -84,7 +86,13 @@ INLINE float f_log1p(float x) {
 #define LIBM(name, of) INLINE REAL r_##name(REAL x) { return IS_DOUBLE ? of(x) : of##f(x); }
 OURS(exp) OURS(expm1) OURS(log) OURS(log1p) OURS(tanh)
 LIBM(sqrt, sqrt) LIBM(abs, fabs) LIBM(sin, sin) LIBM(cos, cos) LIBM(erf, erf)
+/* NaN passes through, as in torch. Two choices one after the other: one within the other is no vector to the compiler */
+INLINE REAL r_maximum(REAL x, REAL y) { const REAL more = x > y ? x : y; return x != x ? x : more; }
+INLINE REAL r_minimum(REAL x, REAL y) { const REAL less = x < y ? x : y; return x != x ? x : less; }
 INLINE REAL r_sigmoid(REAL x) { return IS_DOUBLE ? d_sigmoid(x) : f_sigmoid(x); }
+
+/* a map has no loop of cells around it */
+#ifndef FUNCTIONS_ONLY
 
 /* ---- the product in panels ---- */
 
@@ -558,3 +566,4 @@ I cell_backward(const Backward *f, I count) {
     }
     return failed;
 }
+#endif
