@@ -8,7 +8,16 @@ from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Scan
+from recurra.ops.pointwise import Map, pointwise
 from recurra.shapes import Float, Tensor
+
+
+def _gates(update: Float[Tensor, "..."], candidate: Float[Tensor, "..."]) -> tuple[Float[Tensor, "..."], ...]:
+    """What is kept, and what is written. 1 - z as a sigmoid of its own keeps its precision where z is near 1."""
+    return F.sigmoid(-update), F.sigmoid(update) * candidate
+
+
+GATES = Map("mingru", _gates, 2)
 
 
 class MinGRU(Mixer):
@@ -53,6 +62,5 @@ class MinGRU(Mixer):
         update, candidate = self.update(x), self.candidate(x)
         if self.positive:
             candidate = torch.where(candidate >= 0, candidate + 0.5, candidate.sigmoid())
-        # 1 - z as a sigmoid of its own keeps its precision where z is near 1
-        read, state = self.scan(Diag(F.sigmoid(-update), F.sigmoid(update) * candidate), state, clock)
+        read, state = self.scan(Diag(*pointwise(GATES, update, candidate)), state, clock)
         return self.out(read), state

@@ -1,12 +1,26 @@
 """The minimal LSTM."""
 
+import torch
 from torch import nn
-from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Scan
+from recurra.ops.pointwise import Map, pointwise
 from recurra.shapes import Float, Tensor
+
+
+def _gates(
+    forget: Float[Tensor, "..."], write: Float[Tensor, "..."], candidate: Float[Tensor, "..."]
+) -> tuple[Float[Tensor, "..."], ...]:
+    """The forget gate's share of both, and what the input gate's share writes."""
+    # 1 / sigmoid(a) is 1 + e^-a: all over the largest of these exponentials, so that the largest is 1
+    least = torch.minimum(forget, write).clamp(max=0).detach()
+    kept, given = (least.exp() + (least - other).exp() for other in (write, forget))
+    return kept / (kept + given), given / (kept + given) * candidate
+
+
+GATES = Map("minlstm", _gates, 2)
 
 
 class MinLSTM(Mixer):
@@ -17,10 +31,10 @@ class MinLSTM(Mixer):
         h_t = \frac{f_t}{f_t + i_t} \odot h_{t-1} + \frac{i_t}{f_t + i_t} \odot (W_h x_t + \beta_h)
         \qquad y_t = h_t
 
-    Feng et al. 2024, https://arxiv.org/abs/2410.01201. The shares are computed as one sigmoid,
-    :math:`f / (f + i) = \sigma(\operatorname{softplus}(-a_i) - \operatorname{softplus}(-a_f))` of the gates' inputs a,
-    which stays exact where both gates close. Unlike the paper's second form the candidate is not made positive and
-    nothing is scanned through logarithms. State: h, `(B, D)`, float32.
+    Feng et al. 2024, https://arxiv.org/abs/2410.01201. The shares are computed of the gates' inputs a as
+    :math:`f / (f + i) = (1 + e^{-a_i}) / (2 + e^{-a_i} + e^{-a_f})`, which stays exact where both gates close.
+    Unlike the paper's second form the candidate is not made positive and nothing is scanned through logarithms.
+    State: h, `(B, D)`, float32.
 
     Args:
         width: features in and out (D).
@@ -37,5 +51,5 @@ class MinLSTM(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: Float[Tensor, "B D"], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D"]]:
-        share = F.softplus(-self.input(x)) - F.softplus(-self.forget(x))
-        return self.scan(Diag(share.sigmoid(), (-share).sigmoid() * self.candidate(x)), state, clock)
+        kept = pointwise(GATES, self.forget(x), self.input(x), self.candidate(x))
+        return self.scan(Diag(*kept), state, clock)

@@ -1,0 +1,98 @@
+"""Maps of every number by itself in C against the same maps in torch: values, every gradient, shapes and threads."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from recurra import use
+from recurra.ops.pointwise import Map, loop, native, pointwise
+
+B, T, H, K = 3, 70, 5, 19
+
+
+def _gated(x, gate, scale, weight):
+    return x * scale * weight * F.silu(gate), torch.where(gate > 0, x.exp(), torch.expm1(x)).clamp(max=3)
+
+
+def _one(x, weight):
+    return torch.maximum(x, weight) / (1 + x.abs())
+
+
+MAPS = {
+    "gated": (Map("gated", _gated, 2), ((B, T, H, K), (B, T, H, K), (B, T, H, 1), (K,))),
+    "heads": (Map("gated", _gated, 2), ((B, T, H, K), (B, T, H, K), (B, T, H, 1), (H, K))),
+    "one": (Map("one", _one), ((B, T, K * H), (K * H,))),
+}
+
+
+def _tensors(name, real):
+    torch.manual_seed(3)
+    way, shapes = MAPS[name]
+    return way, [torch.randn(shape, dtype=torch.float64).to(real).requires_grad_() for shape in shapes]
+
+
+def _run(run, way, tensors, leaves=None):
+    results = run(way, tuple(tensors))
+    results = (results,) if way.outputs == 1 else results
+    torch.manual_seed(5)
+    total = sum((y * torch.randn(y.shape, dtype=torch.float64).to(y.dtype)).sum() for y in results)
+    return [*results, *torch.autograd.grad(total, leaves or tensors)]
+
+
+@pytest.fixture(autouse=True)
+def _any_size(monkeypatch):
+    monkeypatch.setattr(native, "FEW", 0)
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize(("real", "bound"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
+def test_values_and_gradients_equal_torchs(name, real, bound):
+    way, tensors = _tensors(name, real)
+    assert native.declines(way, tuple(tensors)) is None
+    for x, y in zip(_run(native.run, way, tensors), _run(loop.run, way, tensors), strict=True):
+        assert_close(x, y, rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_any_number_of_threads_gives_the_same_bits(name):
+    way, tensors = _tensors(name, torch.float32)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(_run(native.run, way, tensors))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+
+
+def test_parts_of_a_projection_are_read_where_they_lie():
+    both = torch.randn(B, T, 2 * H * (K + 1), dtype=torch.float64, requires_grad=True)
+    x, gate = (part.unflatten(-1, (H, -1)) for part in both.chunk(2, -1))
+    # without the last feature of each head, between two steps there is more than a row
+    x, gate = x[..., :-1], gate[..., 1:]
+    way, (_, _, scale, weight) = _tensors("gated", torch.float64)
+    leaves = [both, scale, weight]
+    ours = _run(native.run, way, (x, gate, scale, weight), leaves)
+    for a, b in zip(ours, _run(loop.run, way, (x, gate, scale, weight), leaves), strict=True):
+        assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_nan_passes_and_exponentials_reach_the_ends():
+    way = Map("ends", lambda x: (x.exp(), torch.minimum(x, x * 0 + 1)), 2)
+    x = torch.tensor([torch.nan, torch.inf, -torch.inf, 88.5, -87.0, -103.0, 0.0, -0.3]).expand(1, 4, 8).contiguous()
+    for ours, torchs in zip(native.run(way, (x,)), way.function(x), strict=True):
+        assert_close(ours, torchs, equal_nan=True)
+
+
+def test_what_no_kernel_takes_is_left_to_torch():
+    way, tensors = _tensors("one", torch.float32)
+    narrow = [x.bfloat16() for x in tensors]
+    assert native.declines(way, tuple(narrow)) is not None
+    assert_close(pointwise(way, *narrow), way.function(*narrow))
+    cumulative = Map("cumulative", lambda x: x.cumsum(-1))
+    assert "cumsum" in (native.declines(cumulative, (tensors[0],)) or "")
+    with use("loop"):
+        assert torch.equal(pointwise(way, *tensors), way.function(*tensors))
