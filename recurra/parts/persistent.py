@@ -104,7 +104,7 @@ class PersistentWindow(nn.Module):
         )
         keys, values, sequence, state = slide(turned(key, positions, self.base), value, state, counted, clock)
         query = asks(query, positions, self.base)
-        query, keys, values, seen, _ = blocks(query, keys, values, sequence, self.window)
+        query, keys, values, seen = blocks(query, keys, values, sequence, self.window)
         read = self.persistent.attend(query, keys, values, seen)
         read = read.unflatten(0, (batch, -1)).flatten(1, 2)[:, :steps]
         return self.out(read.flatten(-2)), state

@@ -5,7 +5,7 @@ arranged as (segment, place) for every row by itself; what a mixer does with a s
 writing of memories goes segment by segment: once it is known what each segment remembers, all are read at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -41,6 +41,10 @@ class Segments(NamedTuple):
         kept, query, full = (x[:, which] for x in (self.kept, self.query, self.full))
         place = self.place if self.place.shape[1] == 1 else self.place[:, which]
         return self._replace(kept=kept, query=query, place=place, fresh=fresh, full=full)
+
+    def together(self) -> Iterator["Segments"]:
+        """As many of every row's segments as are read together, and again as many, to the last."""
+        return (self.some(slice(first, first + AT_ONCE)) for first in range(0, self.full.shape[1], AT_ONCE))
 
     def in_time(self, y: Float[Tensor, "B S Q D"]) -> Float[Tensor, "B T D"]:
         """What was read for the queries of all segments, in the order of the steps."""
@@ -183,15 +187,29 @@ def through(
     """
     memory, opened = state
     segments, opened = arrange(query, kept, opened, clock)
-    batch, total = segments.full.shape
-    y = []
-    for first in range(0, total, AT_ONCE):
-        some = segments.some(slice(first, first + AT_ONCE))
+    y, batch = [], len(query)
+    for some in segments.together():
         ready = prepare(some.kept.flatten(0, 1))
         before, memory = remember(write, memory, start[0], some, ready)
         found = read(before, some.query.flatten(0, 1), ready, some.place.flatten(0, 1))
         y.append(found.unflatten(0, (batch, -1)))
     return segments.in_time(torch.cat(y, 1) if len(y) > 1 else y[0]), (memory, opened)
+
+
+def within(
+    read: Callable[[Tensor, Tensor, Tensor], Tensor],
+    query: Float[Tensor, "B T G"],
+    kept: Float[Tensor, "B T F"],
+    opened: Open,
+    clock: Clock | None,
+) -> tuple[Float[Tensor, "B T D"], Open]:
+    """What all steps read of their own segment, from the query, what is kept and the place; no memory is handed on."""
+    segments, opened = arrange(query, kept, opened, clock)
+    y = [
+        read(*(x.flatten(0, 1) for x in (some.query, some.kept, some.place))).unflatten(0, (len(query), -1))
+        for some in segments.together()
+    ]
+    return segments.in_time(torch.cat(y, 1)), opened
 
 
 def as_kept(kept: Tensor) -> Tensor:
@@ -230,20 +248,19 @@ def in_turn(
     open_kept, made = room.tensor_split([kept.shape[-1]], -1)
     segments, (open_kept, counted) = arrange(query, kept, (open_kept, past), clock)
     batch, last, y = len(query), segments.last.tolist(), []
-    for first in range(0, segments.full.shape[1], AT_ONCE):
-        some = segments.some(slice(first, first + AT_ONCE))
+    for turn, some in enumerate(segments.together()):
         ready = prepare(*(x.flatten(0, 1) for x in (some.query, some.kept, some.place)))
         own, grids = [], []
-        for number, part in enumerate(apart(ready, batch)):
+        for place, part in enumerate(apart(ready, batch)):
+            number = turn * AT_ONCE + place
             if some.fresh is not None:
-                memory = choose(some.fresh[:, number], start[0], memory)
+                memory = choose(some.fresh[:, place], start[0], memory)
             mine, new = meet(memory, part)
-            before = past if first + number == 0 else None
             own.append(mine)
-            grids.append(_among(made, new, before))
-            memory = _written(write, memory, grids[-1], some.full[:, number])
-            if first + number in last:
-                made = choose(segments.last == first + number, grids[-1][:, :-1], made)
+            grids.append(_among(made, new, None if number else past))
+            memory = _written(write, memory, grids[-1], some.full[:, place])
+            if number in last:
+                made = choose(segments.last == number, grids[-1][:, :-1], made)
         y.append(read(_beside(own), _beside(grids), some.place.flatten(0, 1)).unflatten(0, (batch, -1)))
     room = torch.cat([open_kept, _so_far(made, counted)], -1)
     return segments.in_time(torch.cat(y, 1) if len(y) > 1 else y[0]), (memory, (room, counted))

@@ -93,17 +93,14 @@ def attend_near(
     value: Float[Tensor, "B L H V"],
     segment: Int[Tensor, "B L"],
     window: int,
-    bias: Float[Tensor, " W"] | None = None,
 ) -> Float[Tensor, "B T H V"]:
     """Attention of every query to its own key and the `window` - 1 before it, if of the same segment.
 
     The first `window` - 1 keys (L = T + window - 1) are from before the first query. Nothing is T by T: the cost is
-    T window K. What `bias` has for a key's age, in steps from 0, is added to its score.
+    T window K.
     """
     batch, steps = query.shape[:2]
-    query, keys, values, seen, age = blocks(query, key, value, segment, window)
-    if bias is not None:
-        seen = bias.to(query.dtype)[age.clamp(0, window - 1)].masked_fill(~seen, -torch.inf)
+    query, keys, values, seen = blocks(query, key, value, segment, window)
     read = attend(query, keys, values, seen)
     return read.unflatten(0, (batch, -1)).flatten(1, 2)[:, :steps]
 
@@ -119,9 +116,8 @@ def blocks(
     Float[Tensor, "N R H K"],
     Float[Tensor, "N R G V"],
     Bool[Tensor, "N C R"],
-    Int[Tensor, "C R"],
 ]:
-    """Time in blocks as long as the window, of which each looks at two: queries, keys, values, which are seen, ages.
+    """Time in blocks as long as the window, of which each looks at two: queries, keys, values, and which are seen.
 
     Seen is what is of the same segment and at most `window` - 1 steps old. The last block is padded. N counts blocks,
     a row's own side by side. Few steps are one block, which looks at all keys.
@@ -141,7 +137,7 @@ def blocks(
         near = segment
     age = torch.arange(size, device=query.device)[:, None] + kept - torch.arange(size + kept, device=query.device)
     seen = (near[:, kept:, None] == near[:, None]) & (age >= 0) & (age < window)
-    return query, key, value, seen, age
+    return query, key, value, seen
 
 
 class _Neighbours(Function):

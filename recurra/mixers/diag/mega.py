@@ -7,9 +7,9 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Scan, StateSpace
-from recurra.parts.rotary import count
-from recurra.parts.window import attend_near, happened, segments, take
-from recurra.shapes import Float, State, Tensor, wide
+from recurra.parts.segment import none_open, within
+from recurra.parts.window import attend
+from recurra.shapes import Float, Int, State, Tensor, wide
 
 
 class Mega(Mixer):
@@ -31,9 +31,9 @@ class Mega(Mixer):
     et al. 2022, https://arxiv.org/abs/2209.10655. This is Mega-chunk: chunks of C steps are counted from each
     sequence's start and attention never looks beyond one, so the state is constant, not growing, and nothing but the
     biases b, one for each age within a chunk, is tied to C. Unlike the paper there is no Laplace attention and no
-    dropout, and as x is what this layer is given, already normed by its block, so is the x that u gates. State: h,
-    `(B, D, N)`, keys `(B, C-1, 1, K)` and values `(B, C-1, 1, V)` of the last steps, float32, oldest first, and how
-    many steps the sequence has had, `(B,)`.
+    dropout, and as x is what this layer is given, already normed by its block, so is the x that u gates. State:
+    (h, (kept, past)): h, `(B, D, N)`, the keys and values of the present chunk's steps `(B, C-1, K + V)`, zeros after
+    the last, float32, and how many they are, `(B,)`.
 
     Args:
         width: features in and out (D).
@@ -72,22 +72,19 @@ class Mega(Mixer):
                 nn.init.zeros_(linear.bias)
 
     def initial_state(self, batch: int) -> State:
-        kept = self.chunk - 1
-        keys, values = (self.zeros(batch, kept, 1, n) for n in (self.scale.shape[1], self.out.in_features))
-        past = torch.zeros(batch, dtype=torch.long, device=keys.device)
-        return self.zeros(batch, *self.read.shape), keys, values, past
+        kept = self.zeros(batch, self.chunk - 1, self.scale.shape[1] + self.out.in_features)
+        return self.zeros(batch, *self.read.shape), none_open(kept)
 
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
-        h, *past = state
+        h, opened = state
         average, h = self.scan(StateSpace(x, *self._average(wide(x))), h, clock)
         moving = F.silu(average + self.skip * x)
         gate, *parts = self.project(moving).split(self.splits, -1)
         shared, reset, hidden = F.silu(parts[0]), F.silu(parts[1]), parts[2]
         query, key = (shared[..., None, :] * self.scale + self.shift).unbind(-2)
-        query, key, value = (p[..., None, :] for p in (query, key, F.silu(self.value(x))))
-        read, past = self._attend(query, key, value, past, clock)
-        y = F.silu(hidden + self.out(reset * read.flatten(-2)))
-        return x + gate.sigmoid() * (y - x), (h, *past)
+        read, opened = within(self._attend, query, torch.cat([key, F.silu(self.value(x))], -1), opened, clock)
+        y = F.silu(hidden + self.out(reset * read))
+        return x + gate.sigmoid() * (y - x), (h, opened)
 
     def _average(self, real: torch.dtype) -> tuple[Float[Tensor, "D N"], Float[Tensor, "D N"]]:
         """The logarithm of what is kept of each average, and what each counts for in the read."""
@@ -96,15 +93,10 @@ class Mega(Mixer):
         return torch.log1p(-update * forget), update * write * read * read.shape[1] ** -0.5
 
     def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, state: list[Tensor], clock: Clock | None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """A sliding window as long as a chunk, in which every chunk is a sequence of its own."""
-        keys, values, past = state
-        kept, steps = keys.shape[1], query.shape[1]
-        positions, counted = count(past, steps, clock)
-        keys, values = (torch.cat([old, new.to(old.dtype)], 1) for old, new in ((keys, key), (values, value)))
-        index = torch.arange(kept, device=query.device)
-        segment = segments(index >= kept - past[:, None] % self.chunk, steps, Clock(positions % self.chunk == 0))
-        read = attend_near(query, keys, values, segment, self.chunk, self.bias)
-        live, index = index >= kept - counted[:, None] % self.chunk, index + happened(past, steps, clock)[:, None]
-        return read, [take(keys, index, live), take(values, index, live), counted]
+        self, query: Float[Tensor, "M Q K"], kept: Float[Tensor, "M C F"], place: Int[Tensor, "_ Q"]
+    ) -> Float[Tensor, "M Q V"]:
+        """What queries find in their chunk, by content and age."""
+        key, value = kept[:, :, None].tensor_split([query.shape[-1]], -1)
+        age = place[..., None] - torch.arange(self.chunk, device=place.device)
+        bias = self.bias.to(query.dtype)[age.clamp(min=0)].masked_fill(age < 0, -torch.inf)
+        return attend(query[:, :, None], key, value, bias)[:, :, 0]

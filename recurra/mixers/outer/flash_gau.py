@@ -7,12 +7,10 @@ from torch.nn import functional as F
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Outer, Scan
-from recurra.parts.rotary import count
-from recurra.parts.window import blocks, happened, segments, take
+from recurra.parts.segment import Open, as_kept, none_open, through
 from recurra.shapes import Float, Int, Tensor
 
-FlashState = tuple[Float[Tensor, "B 1 K V"], Float[Tensor, "B S 2 K"], Float[Tensor, "B S 1 V"], Int[Tensor, " B"]]
+Memory = Float[Tensor, "_ K V"]
 
 
 class FlashGAU(Mixer):
@@ -29,9 +27,9 @@ class FlashGAU(Mixer):
     surrounds it (norm, residual, positions added to the input) is a block's. A group begins where its sequence says,
     not where a batch is cut.
 
-    State: the linear memory of all steps, `(B, 1, K, V)`; the keys of both kinds `(B, G-1, 2, K)` and the values
-    `(B, G-1, 1, V)` of the present group's steps, last ones last and zeros before them; float32 (float64 if the
-    parameters are), V = expand * width; and the position of the next step, `(B,)`, int64.
+    State: (M, (kept, past)): the linear memory of the groups before, `(B, K, V)`; z and v of the present group's steps
+    `(B, G-1, K + V)`, zeros after the last, and how many they are, `(B,)`; float32 (float64 if the parameters are) and
+    int64, V = expand * width.
 
     Args:
         width: features in and out (D).
@@ -56,47 +54,37 @@ class FlashGAU(Mixer):
         self.offset = nn.Parameter(torch.zeros(2, 2, size))
         self.near = nn.Parameter(0.02 * torch.randn(group))
         self.out = nn.Linear(expand * width, width)
-        self.scan = Scan()
 
-    def initial_state(self, batch: int) -> FlashState:
-        """Nothing remembered, at position zero."""
+    def initial_state(self, batch: int) -> tuple[Memory, Open]:
+        """Nothing remembered, no steps: zeros."""
         values, _, size = self.splits
-        keys, kept = self.zeros(batch, self.group - 1, 2, size), self.zeros(batch, self.group - 1, 1, values)
-        position = torch.zeros(batch, dtype=torch.int64, device=kept.device)
-        return self.zeros(batch, 1, size, values), keys, kept, position
+        return self.zeros(batch, size, values), none_open(self.zeros(batch, self.group - 1, size + values))
 
-    def mix(self, x: Float[Tensor, "B T D"], state: FlashState, clock: Clock | None) -> tuple[Tensor, FlashState]:
-        """Project, read the group and all steps, take the group from the latter, gate."""
-        memory, keys, values, past = state
-        kept, steps = keys.shape[1], x.shape[1]
+    def mix(
+        self, x: Float[Tensor, "B T D"], state: tuple[Memory, Open], clock: Clock | None
+    ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
+        """Project, remember every full group, then read group and memory for all steps at once, gate."""
         value, gate, shared = F.silu(self.project(x)).split(self.splits, -1)
-        shared = shared.to(memory.dtype)[:, :, None, None]
-        query, key = (shared * self.scale + self.offset).unbind(2)
-        value = value.to(memory.dtype)[:, :, None]
-        keys, values = torch.cat([keys, key], 1), torch.cat([values, value], 1)
-        positions, position = count(past, steps, clock)
-        index = torch.arange(kept, device=x.device)
-        live = index >= kept - (past % self.group)[:, None]
-        segment = segments(live, steps, Clock(reset=positions % self.group == 0))
-        read, memory = self.scan(Outer(query[:, :, 1:], key[:, :, 1:] / self.group, value), memory, clock)
-        read = (read + self._group(query, keys, values, segment)).flatten(-2)
-        live = index >= kept - (position % self.group)[:, None]
-        index = index + happened(past, steps, clock)[:, None]
-        state = memory, take(keys, index, live), take(values, index, live), position
+        kept = torch.cat([shared, value], -1).to(state[0].dtype)
+        shared, start = shared.to(kept.dtype), self.initial_state(len(x))
+        read, state = through(as_kept, self._write, self._read, shared, kept, state, start, clock)
         return self.out((gate * read).to(x.dtype)), state
 
-    def _group(
-        self,
-        query: Float[Tensor, "B T 2 K"],
-        keys: Float[Tensor, "B L 2 K"],
-        values: Float[Tensor, "B L 1 V"],
-        segment: Int[Tensor, "B L"],
-    ) -> Float[Tensor, "B T 1 V"]:
-        """What a group's own steps add, less what the memory of all steps says of them."""
-        batch, steps = query.shape[:2]
-        query, keys, values, seen, age = blocks(query, keys, values, segment, self.group)
-        exact, linear = torch.einsum("nchk,nrhk->hncr", query, keys) / self.group
-        near = self.near.to(exact.dtype)[age.clamp(0, self.group - 1)]
-        weights = (F.relu(exact + near).square() - linear).masked_fill(~seen, 0)
-        read = torch.einsum("ncr,nrgv->ncgv", weights, values)
-        return read.unflatten(0, (batch, -1)).flatten(1, 2)[:, :steps]
+    def _write(self, memory: Memory, kept: Float[Tensor, "B C F"]) -> Memory:
+        """The memory after a group."""
+        shared, value = kept.tensor_split([memory.shape[1]], -1)
+        # autocast would send sums through bfloat16
+        with torch.autocast(kept.device.type, enabled=False):
+            return torch.baddbmm(memory, (shared * self.scale[1, 1] + self.offset[1, 1]).mT, value)
+
+    def _read(
+        self, memory: Memory, shared: Float[Tensor, "N Q K"], kept: Float[Tensor, "N C F"], place: Int[Tensor, "_ Q"]
+    ) -> Float[Tensor, "N Q V"]:
+        """What steps find in their group, and in the memory of those before."""
+        near, far = (shared[..., None, :] * (self.scale[0] / self.group) + self.offset[0] / self.group).unbind(-2)
+        key, value = kept.tensor_split([memory.shape[1]], -1)
+        age = place[..., None] - torch.arange(self.group, device=place.device)
+        bias = self.near.to(near.dtype)[age.clamp(min=0)].masked_fill(age < 0, -torch.inf)
+        with torch.autocast(kept.device.type, enabled=False):
+            weight = F.relu(torch.baddbmm(bias, near, (key * self.scale[1, 0] + self.offset[1, 0]).mT)).square()
+            return torch.baddbmm(far @ memory, weight, value)
