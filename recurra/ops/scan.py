@@ -42,7 +42,7 @@ from recurra.ops.cell import (
 )
 from recurra.ops.conv import chunk as conv_chunk, fft as conv_fft, loop as conv_loop, native as conv_native
 from recurra.ops.delta import chunk as delta_chunk, gpu as delta_gpu, loop as delta_loop, native as delta_native
-from recurra.ops.descent import chunk as descent_chunk, loop as descent_loop
+from recurra.ops.descent import chunk as descent_chunk, loop as descent_loop, native as descent_native
 from recurra.ops.diag import (
     chunk as diag_chunk,
     fft as diag_fft,
@@ -91,7 +91,7 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     grid.Grid: (grid_wavefront, grid_loop),
     graph.Graph: (graph_wavefront, graph_loop),
     machine.Machine: (machine_native, machine_loop),
-    descent.Descent: (descent_chunk, descent_loop),
+    descent.Descent: (descent_native, descent_chunk, descent_loop),
 }
 
 # Whose kernels widen numbers as they read them.

@@ -1,0 +1,293 @@
+/* What the way forward and the way back of `descent` share: a net, what it learns in a chunk, and what is asked of it. */
+#include "chunk.h"
+#define MOST 8                                                                 /* layers */
+#define ONCE static __attribute__((noinline))                                  /* compiled once, wherever it is called */
+#define EACH(i, n) for (I i = 0; i < (n); i++)
+
+/* (N, B, H, *), for the C slots t of every chunk: the share of its first weights (kept), of X (seen; NULL: kept) and of
+ * S (moved; NULL: none) in the weights at t, and of the gradient at s (pairs, C x C); of the gradients in what the chunk
+ * adds to the weights, and then of X and S (ends, C + 1 or C + 2); of the gradients in S, and last of S (turns, C + 1).
+ * step: of each slot, counted through rows, B T for none. state: A, X (B, H, P), c (B, H), S (B, H, P); NULL: no X, S. */
+typedef struct { const REAL *kept, *seen, *pairs, *moved, *ends, *turns; } Shares;
+typedef struct { const REAL *A, *X, *c, *S; } State;
+typedef struct {
+    Rows q, k, v, limit;
+    Shares shares;
+    State state;
+    const REAL *initial, *norm, *numbers;                                      /* numbers: p, the norm's epsilon */
+    const I *step;
+    const uint8_t *begins, *complete;                                          /* (B, N) */
+    const I *net;                                                              /* bias, tanh, and the layers' sizes */
+    I B, T, H, N, C, hold, layers;                                             /* hold: chunks in a window */
+} Record;
+typedef struct { REAL *kept, *seen, *pairs, *moved, *ends, *turns; } Gains;
+
+/* One layer: its matrix is rows x out, padded to rows x lo at `at`; what enters it has li columns. For steps that are
+ * keys: x enters, z = x M leaves, back is the loss's gradient of z, y = back M' and first, second the derivatives of
+ * gelu at z; xt, bt are x and back turned over. asks and slope are x and first for queries, seen their products with the
+ * keys, minus those by their shares. dx, db, dz: gradients of x, back, z. */
+typedef struct {
+    I in, out, rows, li, lo, at, flat;
+    REAL *x, *z, *back, *y, *first, *second, *xt, *bt, *asks, *slope, *seen, *minus, *dx, *db, *dz;
+} Layer;
+typedef struct {
+    const Record *z;
+    I b, h, n, L, P, Q, C, Cp;                                                 /* P: weights with padding; Q: without */
+    Layer l[MOST];
+    REAL c, *A, *X, *S, *dA, *dX, *dS, dc, *window;
+    REAL *R, *dR, *scaled, *one, *two, *turned, *other, *error, *normal, *inverse, *asked, *answer, *dread, *gain;
+    REAL dnorm, *dgain;
+    I held;                                                                    /* whether there is something in X */
+    Gains d;
+} Work;
+#define LAST (&w->l[w->L - 1])
+
+/* gelu and its derivatives. The integral of the normal density is it times a polynomial (7e-9), from the side where it
+ * is small, so that its digits are kept on both. */
+INLINE void gelu(vec z, I by_tanh, vec *value, vec *first, vec *second) {
+    if (by_tanh) {
+        const REAL k = 0.79788456080286535588, a = 0.044715;
+        vec u = 2 * k * z * (1 + a * z * z), du = 2 * k * (1 + 3 * a * z * z), below = SELECT(u < 0, u, -u);
+        vec e = exps(below), small = e / (1 + e), s = SELECT(u < 0, small, 1 / (1 + e)), ds = small / (1 + e);
+        vec slope = ds * du, bend = ds * (1 - 2 * s) * du * du + ds * (12 * k * a * z);
+        *value = z * s, *first = s + z * slope, *second = 2 * slope + z * bend;
+        return;
+    }
+    vec size = SELECT(z < 0, -z, z), e = exps(size * size * -0.5f), small;
+    if (IS_DOUBLE) for (I i = 0; i < W; i++) small[i] = 0.5 * erfc(size[i] * 0.70710678118654752440);
+    else {
+        static const float c[] = {7.227922231e-02f, -1.273972243e-01f, 8.281188458e-02f, -3.052351065e-02f,
+            4.625723511e-02f, 5.911926180e-02f, 8.564613760e-02f, 1.029350534e-01f, 1.117040664e-01f, 1.117038354e-01f};
+        vec t = 1 / (1 + 0.28f * size), p = all(-1.453597751e-02f);
+        for (I i = 0; i < 10; i++) p = p * t + (REAL)c[i];
+        small = e * t * p;
+    }
+    vec share = SELECT(z < 0, small, 1 - small), density = e * (REAL)0.39894228040143267794;
+    *value = z * share, *first = share + z * density, *second = density * (2 - z * z);
+}
+/* the first n lanes */
+INLINE vec some(vec x, I n) { return n >= W ? x : SELECT(LANES < all(n), x, (vec){}); }
+ONCE REAL dot(const REAL *x, const REAL *y, I n) {
+    vec s = {};
+    for (I c = 0; c < n; c += W) s += get(x + c) * get(y + c);
+    return sum1(s);
+}
+static void add_to(REAL *y, const REAL *x, I n) { for (I c = 0; c < n; c += W) put(y + c, get(y + c) + get(x + c)); }
+ONCE void flip(REAL *y, I ly, const REAL *x, I lx, I rows, I columns) {
+    for (I i = 0; i < rows; i += W) for (I j = 0; j < columns; j += W) transpose16(y + j * ly + i, ly, x + i * lx + j, lx);
+}
+ONCE void multiply(REAL *c, I lc, int add, const REAL *x, I xi, I xj, const REAL *y, I ly, I m, I n) {
+    product(c, lc, add ? c : 0, 0, x, xi, xj, y, ly, m, n, lc / W);
+}
+/* x times a layer's matrix M (add: to what is there), and y times its transpose, y being turned over */
+static void through(const Work *w, const Layer *l, REAL *to, int add, const REAL *x, const REAL *M) {
+    multiply(to, l->lo, add, x, l->li, 1, M + l->at, l->lo, w->C, l->rows);
+}
+static void against(const Work *w, const Layer *l, REAL *to, const REAL *turned, const REAL *M) {
+    multiply(w->other, w->Cp, 0, M + l->at, l->lo, 1, turned, w->Cp, l->rows, l->out);
+    memset(w->other + l->rows * w->Cp, 0, (l->li - l->rows) * w->Cp * sizeof(REAL));
+    flip(to, l->li, w->other, w->Cp, l->li, w->Cp);
+}
+/* M += x' y */
+static void write(const Work *w, const Layer *l, REAL *M, const REAL *x, I rows, I lx, const REAL *y) {
+    multiply(M + l->at, l->lo, 1, x, 1, lx, y, l->lo, rows, w->C);
+}
+ONCE void rows_times(const Work *w, REAL *y, const REAL *x, const REAL *by, REAL times, I width) {
+    EACH(s, w->C) for (I c = 0; c < width; c += W) put(y + s * width + c, times * by[s] * get(x + s * width + c));
+}
+
+INLINE const I *steps_of(const Work *w) { return w->z->step + (w->b * w->z->N + w->n) * w->C; }
+INLINE I chunk_of(const Work *w) { return (w->n * w->z->B + w->b) * w->z->H + w->h; }
+INLINE I begins(const Work *w) { return w->z->begins && w->z->begins[w->b * w->z->N + w->n]; }
+INLINE I complete(const Work *w) { return w->z->complete[w->b * w->z->N + w->n]; }
+/* chunks of a row: those that have a step come first */
+static I chunks_of(Work *w) {
+    const I none = w->z->B * w->z->T;
+    for (w->n = 0; w->n < w->z->N; w->n++) {
+        I any = 0;
+        EACH(s, w->C) any |= steps_of(w)[s] != none;
+        if (!any) break;
+    }
+    return w->n;
+}
+ONCE void gather(const Work *w, REAL *y, I ly, Rows r, I width, I bias) {
+    EACH(s, w->C) {
+        I step = steps_of(w)[s];
+        memset(y + s * ly, 0, ly * sizeof(REAL));
+        if (step < w->z->B * w->z->T) memcpy(y + s * ly, row(r, w->b, step - w->b * w->z->T, w->h), width * sizeof(REAL));
+        if (bias) y[s * ly + width] = 1;
+    }
+}
+static void scatter(const Work *w, REAL *x, const REAL *y, I ly, I width) {
+    EACH(s, w->C) {
+        I step = steps_of(w)[s];
+        if (step < w->z->B * w->z->T) memcpy(x + (step * w->z->H + w->h) * width, y + s * ly, width * sizeof(REAL));
+    }
+}
+/* a head's weights, dense or padded */
+ONCE void pad(const Work *w, REAL *M, const REAL *x) {
+    EACH(i, w->L) {
+        const Layer *l = &w->l[i];
+        pack(M + l->at, l->lo, plain(x + l->flat, l->out), l->rows, l->rows, l->out, 0);
+    }
+}
+ONCE void strip(const Work *w, REAL *x, const REAL *M) {
+    EACH(i, w->L) {
+        const Layer *l = &w->l[i];
+        EACH(r, l->rows) memcpy(x + l->flat + r * l->out, M + l->at + r * l->lo, l->out * sizeof(REAL));
+    }
+}
+
+/* a row less its mean, over its deviation, which is returned as one over it; and from a gradient of that to one of z */
+ONCE REAL mean(const REAL *x, I V) { REAL s = 0; for (I c = 0; c < V; c += W) s += sum1(get(x + c)); return s / V; }
+static REAL normalise(REAL *y, const REAL *z, I V, REAL epsilon) {
+    REAL centre = mean(z, V);
+    for (I c = 0; c < V; c += W) put(y + c, some(get(z + c) - centre, V - c));
+    REAL inverse = 1 / (IS_DOUBLE ? sqrt(dot(y, y, V) / V + epsilon) : sqrtf(dot(y, y, V) / V + epsilon));
+    for (I c = 0; c < V; c += W) put(y + c, inverse * get(y + c));
+    return inverse;
+}
+static void unnormalise(REAL *dz, const REAL *dy, const REAL *y, REAL inverse, I V) {
+    REAL centre = mean(dy, V), along = dot(dy, y, V) / V;
+    for (I c = 0; c < V; c += W) put(dz + c, some(inverse * (get(dy + c) - centre - along * get(y + c)), V - c));
+}
+ONCE vec power(vec x, REAL p) {
+    for (I i = 0; i < W; i++) x[i] = IS_DOUBLE ? pow(x[i], p) : powf(x[i], p);
+    return x;
+}
+#define TINY ((REAL)1e-6)
+INLINE vec clamped(vec e, vec most) { e = SELECT(e > most, most, e); return SELECT(e < -most, -most, e); }
+/* the loss's gradient of the answer, and how it moves with the error, which is clamped */
+INLINE vec unlike(vec e, REAL p) { return p == 2 ? e : e * power(e * e + TINY, p / 2 - 1); }
+INLINE vec bend(vec e, REAL p) {
+    vec s = e * e + TINY;
+    return p == 2 ? all(1) : power(s, p / 2 - 1) * (1 + (p - 2) * e * e / s);
+}
+
+/* from what a layer gives to what the next is given */
+ONCE void between(const Work *w, const Layer *l, const Layer *next, REAL *x, const REAL *z, REAL *first, REAL *second) {
+    EACH(s, w->C) {
+        for (I c = 0; c < l->lo; c += W) {
+            vec value, slope, turn;
+            gelu(get(z + s * l->lo + c), w->z->net[1], &value, &slope, &turn);
+            put(x + s * next->li + c, value), put(first + s * l->lo + c, slope);
+            if (second) put(second + s * l->lo + c, turn);
+        }
+        for (I c = l->lo; c < next->li; c += W) put(x + s * next->li + c, (vec){});
+        if (next->rows > next->in) x[s * next->li + next->in] = 1;
+    }
+}
+/* x (C x li of the next layer) times slope: C x lo, zero beyond a layer's own */
+static void times_slope(const Work *w, const Layer *l, const Layer *next, REAL *y, const REAL *x, const REAL *slope, int add) {
+    EACH(s, w->C) for (I c = 0; c < l->lo; c += W) {
+        vec u = some(get(x + s * next->li + c) * get(slope + s * l->lo + c), l->out - c);
+        put(y + s * l->lo + c, add ? u + get(y + s * l->lo + c) : u);
+    }
+}
+/* error and the gradient of what the last layer gives; w->gain: scale and shift of the norm */
+static void lose(Work *w) {
+    const Layer *l = LAST;
+    const I V = l->out, lv = l->lo, normed = w->z->norm != 0;
+    gather(w, w->answer, lv, w->z->v, V, 0);
+    if (w->z->limit.x) gather(w, w->two, lv, w->z->limit, V, 0);
+    EACH(s, w->C) {
+        REAL *e = w->error + s * lv, *normal = w->normal + s * lv, *back = l->back + s * lv, *y = w->one;
+        if (normed) w->inverse[s] = normalise(normal, l->z + s * lv, V, w->z->numbers[1]);
+        for (I c = 0; c < lv; c += W) {
+            vec f = normed ? get(w->l[0].x + s * w->l[0].li + c) + get(w->gain + c) * get(normal + c) + get(w->gain + lv + c) : get(l->z + s * lv + c);
+            f = some(f - get(w->answer + s * lv + c), V - c);
+            put(e + c, f);
+            f = unlike(w->z->limit.x ? clamped(f, get(w->two + s * lv + c)) : f, w->z->numbers[0]);
+            put(normed ? y + c : back + c, normed ? get(w->gain + c) * f : f);
+        }
+        if (normed) unnormalise(back, y, normal, w->inverse[s], V);
+    }
+}
+/* for every key and layer: what enters, what comes back */
+ONCE void teach(Work *w) {
+    gather(w, w->l[0].x, w->l[0].li, w->z->k, w->l[0].in, w->z->net[0]);
+    EACH(i, w->L) {
+        Layer *l = &w->l[i];
+        through(w, l, l->z, 0, l->x, w->A);
+        if (i + 1 < w->L) between(w, l, l + 1, l[1].x, l->z, l->first, l->second);
+    }
+    lose(w);
+    for (I i = w->L - 1; i >= 0; i--) {
+        Layer *l = &w->l[i];
+        flip(l->bt, w->Cp, l->back, l->lo, w->Cp, l->lo);
+        if (!i) break;
+        against(w, l, l->y, l->bt, w->A);
+        times_slope(w, l - 1, l, l[-1].back, l->y, l[-1].first, 0);
+    }
+}
+#define HELD(share, of) const REAL *share = w->z->shares.of ? w->z->shares.of + chunk_of(w) * C : 0;
+#define SHARES const I C = w->C; HELD(kept, kept) HELD(seen, seen) HELD(moved, moved) if (!seen) seen = kept;
+#define ENDS const REAL *ends = w->z->shares.ends + chunk_of(w) * (C + 1 + (moved != 0)), *turns = moved ? w->z->shares.turns + chunk_of(w) * (C + 1) : 0;
+/* what a chunk's queries read, into w->dread where it is wanted */
+static void ask(Work *w, int wanted) {
+    SHARES
+    Layer *const last = LAST;
+    EACH(s, C) pack(w->R + s * w->Cp, w->Cp, plain(w->z->shares.pairs + (chunk_of(w) * C + s) * C, C), 1, 1, C, 0);
+    gather(w, w->l[0].asks, w->l[0].li, w->z->q, w->l[0].in, w->z->net[0]);
+    EACH(i, w->L) {
+        Layer *l = &w->l[i];
+        REAL *z = w->asked;
+        flip(l->xt, w->Cp, l->x, l->li, w->Cp, l->li);
+        multiply(l->seen, w->Cp, 0, l->asks, l->li, 1, l->xt, w->Cp, C, l->rows);
+        for (I c = 0; c < C * w->Cp; c += W) put(l->minus + c, -get(l->seen + c) * get(w->R + c));
+        if (l == last && !wanted && !w->z->norm) return;
+        multiply(z, l->lo, 0, l->minus, w->Cp, 1, l->back, l->lo, C, C);
+        rows_times(w, w->scaled, l->asks, kept, w->c, l->li), through(w, l, z, 1, w->scaled, w->A);
+        if (w->held) rows_times(w, w->scaled, l->asks, seen, 1, l->li), through(w, l, z, 1, w->scaled, w->X);
+        if (moved) rows_times(w, w->scaled, l->asks, moved, 1, l->li), through(w, l, z, 1, w->scaled, w->S);
+        if (l < last) between(w, l, l + 1, l[1].asks, z, l->slope, 0);
+    }
+    const I lv = last->lo;
+    if (!w->z->norm) { memcpy(w->dread, w->asked, C * lv * sizeof(REAL)); return; }
+    EACH(s, C) {
+        REAL *normal = w->answer + s * lv;
+        w->inverse[w->Cp + s] = normalise(normal, w->asked + s * lv, last->out, w->z->numbers[1]);
+        for (I c = 0; c < lv && wanted; c += W)
+            put(w->dread + s * lv + c, get(w->l[0].asks + s * w->l[0].li + c) + get(w->gain + c) * get(normal + c) + get(w->gain + lv + c));
+    }
+}
+/* the state after a chunk */
+static void advance(Work *w) {
+    SHARES ENDS
+    REAL *const to = complete(w) ? w->A : w->X;
+    const REAL first = complete(w) ? w->c * kept[C - 1] : 0;
+    for (I c = 0; c < w->P; c += W) {
+        vec x = first ? first * get(w->A + c) : (vec){};
+        if (w->held) x += ends[C] * get(w->X + c);
+        if (moved) x += ends[C + 1] * get(w->S + c), put(w->S + c, turns[C] * get(w->S + c));
+        put(to + c, x);
+    }
+    EACH(i, w->L) {
+        const Layer *l = &w->l[i];
+        rows_times(w, w->scaled, l->x, ends, -1, l->li), write(w, l, to, w->scaled, l->rows, l->li, l->back);
+        if (moved) rows_times(w, w->scaled, l->x, turns, -1, l->li), write(w, l, w->S, w->scaled, l->rows, l->li, l->back);
+    }
+    if (complete(w) && w->held) memset(w->X, 0, w->P * sizeof(REAL));
+    w->c = complete(w) ? 1 : w->c * kept[C - 1];
+    w->held = !complete(w);
+}
+static void begin(Work *w) {
+    if (!begins(w)) return;
+    pad(w, w->A, w->z->initial + w->h * w->Q);
+    memset(w->X, 0, w->P * sizeof(REAL));
+    if (w->S) memset(w->S, 0, w->P * sizeof(REAL));
+    w->c = 1, w->held = 0;
+}
+static void pad_X(Work *w, I task) {
+    w->held = w->z->state.X != 0;
+    if (w->held) pad(w, w->X, w->z->state.X + task * w->Q);
+    else memset(w->X, 0, w->P * sizeof(REAL));
+}
+static void enter(Work *w, I task) {
+    const State *s = &w->z->state;
+    w->b = task / w->z->H, w->h = task % w->z->H, w->n = 0;
+    pad(w, w->A, s->A + task * w->Q), pad_X(w, task);
+    if (w->S) pad(w, w->S, s->S + task * w->Q);
+    w->c = s->c[task];
+    EACH(i, 2 * (w->z->norm != 0)) pack(w->gain + i * LAST->lo, LAST->lo, plain(w->z->norm + (i * w->z->H + w->h) * LAST->out, 0), 1, 1, LAST->out, 0);
+}
