@@ -1,6 +1,7 @@
 """Who may import whom. A line belongs in the lowest room that knows what it knows, and rooms only look down."""
 
 import ast
+import functools
 import pathlib
 
 import pytest
@@ -51,9 +52,19 @@ def _sources():
         yield path, ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
 def _imports(path):
     """The dotted names of all that a file imports, wherever in the file."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    return frozenset(_imported(path, ast.walk(_tree(path))))
+
+
+@functools.cache
+def _tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _imported(path, nodes):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -96,6 +107,6 @@ def test_only_one_room_starts_a_compiler(path, name):
 @pytest.mark.parametrize(("path", "name"), SOURCES)
 def test_nothing_is_pickled(path, name):
     assert not {x.split(".")[0] for x in _imports(path)} & {"pickle", "shelve", "dill", "joblib", "cloudpickle"}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch":
             assert node.attr not in ("save", "load"), f"{name} uses torch.{node.attr}: write safetensors"
