@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from recurra.ops import Delta, Descent, Net, Scan, use
+from recurra.clock import Clock
+from recurra.ops import Delta, Descent, Net, Scan, native, use
 from recurra.ops.delta import loop as delta_loop
 from recurra.ops.descent import retention
 
@@ -18,7 +19,8 @@ NETS = {
     "normalised": Net((K, 5, K), bias=True, normalised=True),
 }
 each_net = pytest.mark.parametrize("net", NETS.values(), ids=NETS)
-each_way = pytest.mark.parametrize("way", ["loop", "chunk"])
+needs_compiler = pytest.mark.skipif(native.available() is not None, reason=str(native.available()))
+each_way = pytest.mark.parametrize("way", ["loop", "chunk", pytest.param("native", marks=needs_compiler)])
 
 
 def normal(*shape):
@@ -169,3 +171,61 @@ def test_relative_entropy_keeps_weights_positive_and_their_sums(way):
 def test_soft_thresholding_forgets_what_is_small():
     x = torch.tensor([[-2.0, -0.05, 0.0], [0.05, 0.1, 2.0]])
     assert_close(retention.elastic(0.1).weights(x), torch.tensor([[-1.9, 0.0, 0.0], [0.0, 0.0, 1.9]]))
+
+
+def learned(way, record, clock=None):
+    """Read, state and gradients."""
+    names = ("query", "key", "value", "rate", "initial", "log_decay", "log_momentum", "norm", "scale", "threshold")
+    parts = {n: x.detach().requires_grad_() for n in names if (x := getattr(record, n)) is not None}
+    record = record._replace(**parts)
+    state = started(record, record.log_momentum is not None)
+    with use(way):
+        read, last = Scan()(record, state, clock)
+    torch.manual_seed(1)
+    total = sum((x * torch.randn_like(x)).sum() for x in (read, *last))
+    grads = torch.autograd.grad(total, list(parts.values()), allow_unused=True)
+    return [read, *last, *(g for g in grads if g is not None)]
+
+
+def lasting(net, momentum, chunk=16, steps=150, scaled=False, huber=False, **more):
+    """Steps for some windows of the kernel's, of heads as wide as their net."""
+    gates = (B, steps, H)
+    query, key = (F.normalize(normal(*gates, net.sizes[0]), dim=-1) for _ in range(2))
+    norm = 1 + 0.1 * normal(2, H, net.sizes[-1]) if net.normalised else None
+    rate, decay, turn = 0.05 * share(*gates), -0.2 * share(*gates), share(*gates).log()
+    value, initial = normal(*gates, net.sizes[-1]), 0.3 * normal(H, net.size)
+    return Descent(
+        query, key, value, rate, initial, net, chunk, decay, turn if momentum else None, norm,
+        share(chunk) if scaled else None, threshold=0.2 + share(*gates, net.sizes[-1]) if huber else None, **more,
+    )  # fmt: skip
+
+
+@needs_compiler
+@pytest.mark.parametrize("momentum", [False, True], ids=["plain", "momentum"])
+@pytest.mark.parametrize(
+    ("net", "more"),
+    [
+        (Net((17, 5)), {"power": 1.5, "huber": True}),
+        (Net((4, 33, 18), bias=True), {"chunk": 19}),
+        (Net((16, 20, 3, 16), normalised=True), {"scaled": True, "huber": True}),
+        (Net((15, 20, 15), bias=True, approximate="tanh", normalised=True), {"scaled": True, "power": 3.0}),
+    ],
+    ids=["linear", "bias", "three", "normalised"],
+)
+def test_in_c_as_by_chunks_over_windows_and_sequences(net, more, momentum):
+    record = lasting(net, momentum, **more)
+    reset, valid = torch.rand(B, 150) < 0.02, torch.rand(B, 150) < 0.9
+    for clock in (None, Clock(reset, valid)):
+        for x, y in zip(learned("native", record, clock), learned("chunk", record, clock), strict=True):
+            assert_close(x, y, rtol=1e-8, atol=1e-8)
+
+
+@needs_compiler
+def test_in_c_threads_change_nothing(request):
+    record = lasting(Net((16, 64, 16)), True, steps=600)
+    threads = torch.get_num_threads()
+    request.addfinalizer(lambda: torch.set_num_threads(threads))
+    want = learned("native", record)
+    for several in (2, 3):
+        torch.set_num_threads(several)
+        assert all(torch.equal(x, y) for x, y in zip(learned("native", record), want, strict=True))
