@@ -6,9 +6,9 @@
 #define REAL_OF(name) INLINE REAL real_##name(REAL x) { return IS_DOUBLE ? name(x) : name##f(x); }
 REAL_OF(exp) REAL_OF(log) REAL_OF(log1p) REAL_OF(sqrt) REAL_OF(rint)
 #define EACH(n, N) for (I n = 0; n < (N); n += W)
-INLINE vec sigmoids(vec x) { return 1 / (1 + exps(-x)); }
+INLINE vec logistics(vec x) { return 1 / (1 + exps(-x)); }
 /* through e^2|x| - 1, so that small numbers keep their relative accuracy: 2|x| = n ln2 + r, a polynomial in r, 2^n */
-INLINE vec tanhs(vec x) {
+INLINE vec tangents(vec x) {
     vec a = 2 * SELECT(x < 0, -x, x), p;
     const REAL most = IS_DOUBLE ? 40 : 20;
     a = SELECT(a > most, all(most), a);
@@ -42,13 +42,17 @@ INLINE REAL sigmoid(REAL x) { return 1 / (1 + real_exp(-x)); }
 /* as torch's: straight from 20 on */
 INLINE REAL softplus(REAL x) { return x > 20 ? x : real_log1p(real_exp(x)); }
 INLINE REAL softplus_slope(REAL x) { return x > 20 ? 1 : sigmoid(x); }
+/* all lanes by a rule of two, in four rounds */
+#define TURN(x, n) __builtin_shufflevector(x, x, n & 15, (n + 1) & 15, (n + 2) & 15, (n + 3) & 15, (n + 4) & 15, \
+    (n + 5) & 15, (n + 6) & 15, (n + 7) & 15, (n + 8) & 15, (n + 9) & 15, (n + 10) & 15, (n + 11) & 15, (n + 12) & 15, \
+    (n + 13) & 15, (n + 14) & 15, (n + 15) & 15)
+INLINE vec larger(vec x, vec y) { return SELECT(y > x, y, x); }
 INLINE REAL total(vec x) {
-    REAL half[W];
-    for (int n = W / 2; n; n /= 2) {
-        put(half, x);
-        for (int i = 0; i < n; i++) half[i] += half[i + n];
-        x = get(half);
-    }
+    x += TURN(x, 8), x += TURN(x, 4), x += TURN(x, 2), x += TURN(x, 1);
+    return x[0];
+}
+INLINE REAL largest(vec x) {
+    x = larger(x, TURN(x, 8)), x = larger(x, TURN(x, 4)), x = larger(x, TURN(x, 2)), x = larger(x, TURN(x, 1));
     return x[0];
 }
 static REAL dot(const REAL *x, const REAL *y, I P) {
@@ -58,11 +62,10 @@ static REAL dot(const REAL *x, const REAL *y, I P) {
 }
 /* in place; what lies beyond N becomes zero */
 static void softmax(REAL *x, I N, I P) {
-    REAL most = x[0];
     for (I i = N; i < P; i++) x[i] = -INFINITY;
     vec top = get(x), sum = {};
-    for (I n = W; n < P; n += W) { const vec y = get(x + n); top = SELECT(y > top, y, top); }
-    for (int i = 0; i < W; i++) most = top[i] > most ? top[i] : most;
+    for (I n = W; n < P; n += W) top = larger(top, get(x + n));
+    const REAL most = largest(top);
     EACH(n, P) { const vec y = exps(get(x + n) - most); put(x + n, y); sum += y; }
     const REAL one = 1 / total(sum);
     EACH(n, P) put(x + n, get(x + n) * one);
