@@ -1,7 +1,7 @@
 """Normalisation without a paper's name. The mean is taken in the wide type: squares of bfloat16 lose too much.
 
-There is no gated norm here. Papers differ in whether the gate comes after the norm (RetNet, GLA, Gated DeltaNet) or
-before it (Mamba-2); `norm(read) * silu(gate)` and `norm(read * silu(gate))` say which, where it is used.
+Papers differ in whether a gate comes after the norm (RetNet, GLA, Gated DeltaNet) or before it (Mamba-2). After it,
+`norm.gated(read, gate)` is `norm(read) * silu(gate)` in one pass; before it, `norm(read * silu(gate))` says so.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ from torch import nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from recurra.ops.pointwise import Map, pointwise
 from recurra.shapes import Float, Tensor, wide
 
 
@@ -61,6 +62,36 @@ def unit(x: Float[Tensor, "... D"], epsilon: float = 1e-6) -> Float[Tensor, "...
     return _shorten(x, 1, epsilon)
 
 
+class _Inverse(Function):
+    """One over the root of each vector's mean square: what a map can scale by in one pass."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, epsilon: float) -> Tensor:
+        return (torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1] + epsilon).rsqrt()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, inverse = ctx.saved_tensors
+        return x * (grad_outputs[0] * inverse**3 / -x.shape[-1]), None
+
+
+def _inverse(x: Float[Tensor, "... D"], epsilon: float) -> Float[Tensor, "... 1"]:
+    return (_Inverse.apply if torch.is_grad_enabled() and x.requires_grad else _Inverse.forward)(x, epsilon)
+
+
+def _scale_and_gate(x: Tensor, gate: Tensor, inverse: Tensor, weight: Tensor) -> Tensor:
+    return x * inverse * weight * F.silu(gate)
+
+
+SCALE_AND_GATE = Map("rms_gated", _scale_and_gate)
+
+
 class RMSNorm(nn.Module):
     r"""Each vector over the root of its mean square, then scaled by feature.
 
@@ -84,6 +115,13 @@ class RMSNorm(nn.Module):
         else:
             normal = rms(x.unflatten(-1, (self.groups, -1)), self.epsilon).flatten(-2)
         return (self.weight * normal).to(x.dtype)
+
+    def gated(self, x: Float[Tensor, "B T H D"], gate: Float[Tensor, "B T _"]) -> Float[Tensor, "B T _"]:
+        """`norm(x) * silu(gate)`, heads side by side, in the gate's type."""
+        assert self.groups == 1, "heads are its groups"
+        real = wide(x)
+        x, vectors = x.to(real), gate.unflatten(-1, x.shape[2:]).to(real)
+        return pointwise(SCALE_AND_GATE, x, vectors, _inverse(x, self.epsilon), self.weight).flatten(2).to(gate.dtype)
 
 
 class HeadNorm(nn.Module):

@@ -1,7 +1,6 @@
 """Gated DeltaNet: the delta rule, to correct one thing, with a decay, to let all of it go."""
 
 from torch import nn
-from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
@@ -81,4 +80,4 @@ class GatedDeltaNet(Mixer):
         query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in mixed.split(self.mixed, -1))
         write = self.strength * write.to(memory.dtype).sigmoid()
         read, memory = self.scan(correction(query, key, value, write, self.fading(forget)), memory, clock)
-        return self.out(self.norm(read).flatten(-2).to(x.dtype) * F.silu(gate)), (past, memory)
+        return self.out(self.norm.gated(read, gate)), (past, memory)

@@ -10,6 +10,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Scan, Selective
 from recurra.parts.conv import ShortConvolution
+from recurra.parts.gates import skipping
 from recurra.parts.init import step_bias_
 from recurra.shapes import Float, State, Tensor, wide
 
@@ -66,4 +67,4 @@ class Mamba(Mixer):
         real = wide(x)
         step, rate = F.softplus(self.step(step).to(real)), -self.log_rate.to(real).exp()
         read, h = self.scan(Selective(x, step, rate, write, query), h, clock)
-        return self.out((read + self.skip * x) * F.silu(gate)), (past, h)
+        return self.out(skipping(read, x, gate, self.skip)), (past, h)

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Scan
+from recurra.ops.pointwise import Map, pointwise
 from recurra.ops.shift import shift
 from recurra.parts.blocks import BlockLinear
 from recurra.parts.conv import ShortConvolution
@@ -21,6 +22,20 @@ def root(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     least = (0.5 / STEEPEST) ** 2
     flat = x.detach().sqrt() + STEEPEST * (x - x.detach())
     return torch.where(x < least, flat, x.clamp(min=least).sqrt())
+
+
+def _coefficients(u: Tensor, slow: Tensor, write: Tensor, before: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+    """What is kept, and what is written: whole where nothing was before."""
+    log_decay = -SHARPNESS * slow.sigmoid() * rate
+    scale = torch.where(before > 0, root(-torch.expm1(2 * log_decay)), 1)
+    return log_decay.exp(), scale * write.sigmoid() * u
+
+
+def _gated(read: Tensor, gate: Tensor) -> Tensor:
+    return read * F.gelu(gate, approximate="tanh")
+
+
+COEFFICIENTS, GATED = Map("rg_lru", _coefficients, 2), Map("gelu_gated", _gated)
 
 
 class RGLRU(Mixer):
@@ -73,11 +88,11 @@ class RGLRU(Mixer):
 
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
         past, begun, h = state
-        gate = F.gelu(self.gate(x), approximate="tanh")
+        gate = self.gate(x)
         u, past = self.conv(self.inputs(x), past, clock)
         real = wide(u)
-        log_decay = -SHARPNESS * self.slow(u).to(real).sigmoid() * F.softplus(self.rate.to(real))
-        before, begun = shift(torch.ones_like(log_decay[..., :1]), begun, clock)
-        scale = torch.where(before > 0, root(-torch.expm1(2 * log_decay)), 1)
-        read, h = self.scan(Diag(log_decay.exp(), scale * self.write(u).sigmoid() * u), h, clock)
-        return self.out(read.to(gate.dtype) * gate), (past, begun, h)
+        before, begun = shift(torch.ones_like(u[..., :1], dtype=real), begun, clock)
+        rate = F.softplus(self.rate.to(real))
+        kept, write = pointwise(COEFFICIENTS, u, self.slow(u).to(real), self.write(u), before, rate)
+        read, h = self.scan(Diag(kept, write), h, clock)
+        return self.out(pointwise(GATED, read.to(gate.dtype), gate)), (past, begun, h)

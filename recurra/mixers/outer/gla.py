@@ -59,4 +59,4 @@ class GLA(Mixer):
         query = query * query.shape[-1] ** -0.5
         log_decay = F.logsigmoid(forget.to(state.dtype)) / self.temperature
         read, state = self.scan(Outer(query, key, value, log_decay), state, clock)
-        return self.out(self.norm(read).flatten(-2) * F.silu(gate)), state
+        return self.out(self.norm.gated(read, gate)), state

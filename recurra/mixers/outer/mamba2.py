@@ -8,6 +8,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
 from recurra.parts.conv import ShortConvolution
+from recurra.parts.gates import scaled, skipping
 from recurra.parts.heads import divide
 from recurra.parts.init import step_bias_
 from recurra.parts.norms import RMSNorm
@@ -86,10 +87,11 @@ class Mamba2(Mixer):
         # the step, and all that follows from it, is wide: a rounded decay is wrong at every later step
         step = F.softplus(step.to(memory.dtype) + self.step_bias)
         log_decay = -self.log_rate.to(memory.dtype).exp() * step
-        record = Outer(self._heads(query), self._heads(key), step[..., None] * value, log_decay)
+        record = Outer(self._heads(query), self._heads(key), scaled(value, step[..., None]), log_decay)
         read, memory = self.scan(record, memory, clock)
-        read = (read + self.skip[:, None] * value).flatten(-2)
-        return self.out(self.norm(read * F.silu(gate)).to(x.dtype)), (past, memory)
+        gate, skip = gate.unflatten(-1, (self.heads, -1)), self.skip[:, None].expand(-1, self.size)
+        gated = skipping(read, value, gate, skip).flatten(-2)
+        return self.out(self.norm(gated).to(x.dtype)), (past, memory)
 
     def _heads(self, shared: Float[Tensor, "B T GN"]) -> Float[Tensor, "B T H N"]:
         """What the heads of a group share, once for each head: a view where there is one group."""

@@ -1,0 +1,29 @@
+"""Gates and scales that many layers have beside their scan, each a map of one pass."""
+
+from torch.nn import functional as F
+
+from recurra.ops.pointwise import Map, pointwise
+from recurra.shapes import Float, Tensor
+
+
+def _scaled(x: Tensor, scale: Tensor) -> Tensor:
+    return x * scale
+
+
+def _skipping(read: Tensor, x: Tensor, gate: Tensor, skip: Tensor) -> Tensor:
+    return (read + skip * x) * F.silu(gate)
+
+
+SCALED, SKIPPING = Map("scaled", _scaled), Map("skipping", _skipping)
+
+
+def scaled(x: Float[Tensor, "B T *F"], scale: Float[Tensor, "..."]) -> Float[Tensor, "B T *F"]:
+    """`x * scale`, of a scale for each vector of the last axis: `(B, T, ..., 1)`."""
+    return pointwise(SCALED, x, scale)
+
+
+def skipping(
+    read: Float[Tensor, "B T *F"], x: Float[Tensor, "B T *F"], gate: Float[Tensor, "B T *F"], skip: Float[Tensor, "..."]
+) -> Float[Tensor, "B T *F"]:
+    r"""What was read and a share of what went in, :math:`(o + d \odot x) \odot \operatorname{silu}(z)`."""
+    return pointwise(SKIPPING, read, x, gate, skip)
