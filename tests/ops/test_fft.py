@@ -90,3 +90,14 @@ def test_a_reset_of_a_long_convolution_forgets_even_nan():
 def test_few_taps_are_declined():
     record = ShortConv(torch.randn(1, 9, 3), torch.randn(3, 4))
     assert "taps" in (conv_fft.declines(record, torch.zeros(1, 3, 3)) or "")
+
+
+@pytest.mark.parametrize("steps", [65, 100, 130])
+def test_taps_from_before_a_sequence_are_left_out_where_it_begins(steps):
+    past, outcomes = torch.zeros(2, 99, 3, dtype=torch.float64), []
+    x, weight, pull = (torch.randn(*s, dtype=torch.float64) for s in ((2, steps, 3), (3, 100), (2, steps, 3)))
+    for module in (conv_fft, conv_loop):
+        inputs = [p.clone().requires_grad_() for p in (x, weight)]
+        read, last = module.scan(ShortConv(*inputs, silu=False), past)
+        outcomes.append([read.detach(), last.detach(), *torch.autograd.grad((read * pull).sum(), inputs)])
+    assert_close(*outcomes, rtol=1e-10, atol=1e-10)

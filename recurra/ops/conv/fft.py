@@ -5,7 +5,11 @@ ones, not even a rounding. A convolution knows no resets: time is cut wherever s
 over their past inputs like any other pieces.
 """
 
+from typing import Any
+
 import torch
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from recurra.ops.conv import ShortConv
@@ -33,7 +37,11 @@ def scan(record: ShortConv, state: Float[Tensor, "B J D"]) -> tuple[Float[Tensor
     for start, stop in zip(starts, [*starts[1:], x.shape[1]], strict=True):
         seen = seen if reset is None else restart(reset[:, start], seen)
         full = torch.cat([seen, x[:, start:stop]], 1)
-        reads.append((_product if stop - start <= FEW else _transform)(full, weight))
+        # where a sequence begins, taps that reach back before it have nothing to say
+        begins = not seen.requires_grad and not bool(seen.any())
+        needless = max(past + 1 - (stop - start), 0) if begins else 0
+        run = _product if stop - start <= FEW else _Transform.apply
+        reads.append(run(full[:, needless:], weight[:, needless:]))
         seen = full[:, full.shape[1] - past :]
     read = torch.cat(reads, 1)
     segment = None if reset is None else F.pad(reset.cumsum(1), (past, 0))
@@ -49,9 +57,35 @@ def _product(full: Float[Tensor, "B L D"], weight: Float[Tensor, "D J"]) -> Floa
     return (band @ full.permute(2, 1, 0)).permute(2, 1, 0)
 
 
-def _transform(full: Float[Tensor, "B L D"], weight: Float[Tensor, "D J"]) -> Float[Tensor, "B T D"]:
-    """What wraps around falls on the past inputs' own outputs, which no one asks for."""
-    length, taps = full.shape[1], weight.shape[1]
-    size = 1 << (length - 1).bit_length()
-    spectrum = torch.fft.rfft(full, size, 1) * torch.fft.rfft(weight.flip(1).t(), size, 0)
-    return torch.fft.irfft(spectrum, size, 1)[:, taps - 1 : length]
+class _Transform(Function):
+    """By transforms over the last axis, where they are fastest, of real numbers in both directions.
+
+    Products that wrap around fall on the places of past inputs, for which no one asks. Autograd's own way back from a
+    transform of real numbers is one of complex numbers, of twice as many.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, full: Tensor, weight: Tensor) -> Tensor:
+        length, taps = full.shape[1], weight.shape[1]
+        size = _size(length)
+        inputs, filters = torch.fft.rfft(full.mT, size), torch.fft.rfft(weight, size)
+        ctx.save_for_backward(inputs, filters)
+        ctx.sizes = size, length, taps
+        return torch.fft.irfft(inputs * filters.conj(), size)[..., : length - taps + 1].mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (inputs, filters), (size, length, taps) = ctx.saved_tensors, ctx.sizes
+        grad = torch.fft.rfft(grad_outputs[0].mT, size)
+        full = weight = None
+        if ctx.needs_input_grad[0]:
+            full = torch.fft.irfft(grad * filters, size)[..., :length].mT
+        if ctx.needs_input_grad[1]:
+            weight = torch.fft.irfft((inputs * grad.conj()).sum(0), size)[..., :taps]
+        return full, weight
+
+
+def _size(length: int) -> int:
+    """The least product of twos and at most one three or five that holds so many."""
+    return min(factor << max(-(-length // factor) - 1, 0).bit_length() for factor in (1, 3, 5))
