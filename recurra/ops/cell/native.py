@@ -9,20 +9,22 @@ import functools
 import hashlib
 import re
 import sys
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
 from recurra.ops.cell import TICKS, Cell, Rule, rules, step, torch as fused
 from recurra.ops.cell.emit import emit
 from recurra.ops.cell.step import Given
 from recurra.ops.cell.trace import Untraceable, gathered
+from recurra.ops.native import operators
 from recurra.shapes import Float, Tensor
 
 PIECE = 1024  # rows of W x that are made at once
+FIRST = len(Given._fields)  # where the state begins among a kernel's inputs
 CROWD = 48  # rows with which torch's products come to be worth what they cost to begin
 
 # Where torch's fused functions measured faster, on one thread: sequences of this many steps or fewer, in training, and
@@ -43,9 +45,17 @@ class Kernel(NamedTuple):
     shared: bool
 
 
-@functools.cache
 def _kernel(rule: Rule) -> Kernel | str:
     """The kernel of a rule, or why there is none."""
+    return _written(rule)
+
+
+# as torch.compiler.assume_constant_result, which imports the compiler
+_kernel._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _written(rule: Rule) -> Kernel | str:
     if len(rule.ticks) > TICKS:
         return f"a step of {rule.name} is {len(rule.ticks)} products, and C is written for {TICKS} at most"
     try:
@@ -55,15 +65,18 @@ def _kernel(rule: Rule) -> Kernel | str:
     name = re.sub(r"\W", "_", rule.name)
     engine = f"cell-{name}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
     native.write(engine, source)
-    return Kernel(engine, rule, saved, operands, params, shared)
+    kernel = Kernel(engine, rule, saved, operands, params, shared)
+    fresh, forward, backward = partial(_fresh, kernel), partial(_forward, kernel), partial(_backward, kernel)
+    native.KERNELS[engine] = operators.Kernel(fresh, forward, backward, results=1 + rule.state)
+    return kernel
 
 
 def declines(record: Cell, state: tuple[Tensor, ...]) -> str | None:
     """A rule that makes its own products or has no trace, a projected state, or what no kernel takes."""
-    if torch.compiler.is_compiling():
-        return "torch.compile cannot see into the kernels"
     looks = [x if x is None else (x.shape, x.dtype, x.is_cpu) for x in (*record[1:], *state)]
-    return _verdict(record.rule, *looks)
+    # the compiler looks through caches, and says so
+    verdict = _judged if torch.compiler.is_compiling() else _verdict
+    return verdict(record.rule, *looks)
 
 
 def yields(record: Cell, state: tuple[Tensor, ...]) -> str | None:
@@ -82,12 +95,11 @@ def yields(record: Cell, state: tuple[Tensor, ...]) -> str | None:
 Look = tuple[torch.Size, torch.dtype, bool] | None
 
 
-@functools.lru_cache(4096)
-def _verdict(
+def _judged(
     rule: Rule, drive: Look, weight: Look, params: Look, project: Look, reset: Look, valid: Look, entering: Look,
     bias: Look, *state: Look,
 ) -> str | None:  # fmt: skip
-    """Why a record and state that look like this are declined: a step should not have to think it all over."""
+    """Why a record and state that look like this are declined."""
     shapes = (None if x is None else x[0] for x in (drive, weight, params, project, reset, valid, entering, bias))
     reason = unknown(rule, [x[0] for x in state if x is not None], *shapes)
     if reason is not None:
@@ -98,6 +110,10 @@ def _verdict(
     kinds = (drive, weight, params, entering, bias, *state)
     samples = [torch.empty(1, dtype=x[1], device="cpu" if x[2] else "meta") for x in kinds if x is not None]
     return native.declines(kernel.engine, *samples)
+
+
+# a step should not have to think it all over
+_verdict = functools.lru_cache(4096)(_judged)
 
 
 def unknown(
@@ -133,14 +149,11 @@ def scan(
     kernel = _kernel(record.rule)
     assert isinstance(kernel, Kernel)
     tracked = native.tracked(record.drive, *record[2:4], *record[-2:], *state)
-    if not tracked and step.few(record.drive):
+    if not tracked and step.few(record.drive) and not torch.compiler.is_compiling():
         return step.scan(kernel.engine, _given(record), state)
     given = _given(record if record.input_weight is not None else record.driven())
-    if tracked:
-        read, *last = _Cell.apply(kernel, *given, *state)
-        return read, tuple(last)
-    read, last, _ = _forward(kernel, given, state, keep=False)
-    return read, last
+    read, *last = operators.run(kernel.engine, 0, *given, *state)
+    return read, tuple(last)
 
 
 def plan(record: Cell, state: tuple[Tensor, ...]) -> step.Plan | None:
@@ -216,16 +229,21 @@ def _dense(x: Tensor | None) -> Tensor | None:
     return None if x is None else native.dense(x)
 
 
-def _forward(
-    kernel: Kernel, given: Given, state: tuple[Tensor, ...], *, keep: bool
-) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
-    """Read, last state and, if asked, what backward needs."""
-    x, entering, bias, weight, params = given[:5]
+def _fresh(kernel: Kernel, keep: bool, kind: int, inputs: operators.Given) -> tuple[Tensor, ...]:
+    x, first = inputs[0], inputs[FIRST]
     B, T, _ = x.shape
-    N = state[0].shape[1]
-    weight, params, first = _dense(weight), _dense(params), tuple(map(native.dense, state))
-    read, last = _like(x, N), tuple(torch.empty_like(part) for part in first)
-    saved = _timed(B, T, kernel.saved * N, x) if keep else None
+    N = first.shape[1]
+    outputs = _like(x, N), *(native.fresh(part) for part in inputs[FIRST:])
+    return (*outputs, _timed(B, T, kernel.saved * N, x)) if keep else outputs
+
+
+def _forward(kernel: Kernel, kind: int, inputs: operators.Given, outputs: Sequence[Tensor]) -> None:
+    given, first = Given(*inputs[:FIRST]), tuple(map(native.dense, inputs[FIRST:]))
+    x, entering, bias, weight, params = given[:5]
+    B, N = first[0].shape
+    read, last = outputs[0], outputs[1 : 1 + len(first)]
+    saved = outputs[-1] if len(outputs) > 1 + len(first) else None
+    weight, params = _dense(weight), _dense(params)
     packed, hidden, drive = _packing(weight), torch.empty((2, B, N), dtype=x.dtype), native.lines(x)
     for piece in _pieces(x, entering is None):
         now = drive
@@ -237,7 +255,6 @@ def _forward(
             *first, *last,
         )  # fmt: skip
         first = last
-    return read, last, saved
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -245,43 +262,35 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.mm(x, weight.T) if bias is None else torch.addmm(bias, x, weight.T)
 
 
-class _Cell(Function):
-    @staticmethod
-    def forward(ctx: Any, kernel: Kernel, *inputs: Any) -> Any:
-        given = Given(*inputs[:7])
-        read, last, saved = _forward(kernel, given, inputs[7:], keep=True)
-        ctx.kernel, ctx.units = kernel, read.shape[2]
-        ctx.save_for_backward(saved, *given)
-        ctx.set_materialize_grads(True)
-        return read, *last
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        saved, *rest = ctx.saved_tensors
-        given, kernel, N = Given(*rest), ctx.kernel, ctx.units
-        x, entering, _, weight, params = given[:5]
-        read_grad, state_grads = native.lines(grad_outputs[0]), [native.owned(g, g) for g in grad_outputs[1:]]
-        grads = _Gradients(kernel, N, given, ctx.needs_input_grad[1:])
-        param_grads = None if params is None else torch.zeros((len(x), *params.shape), dtype=x.dtype)
-        weight, params, packed = _dense(weight), _dense(params), _packing(weight)
-        for piece in reversed(_pieces(x, entering is None)):
-            drive_grad, recur_grad = grads.room(piece)
-            native.call(
-                kernel.engine, "backward", *_strided(piece.of(saved)), *_sizes(drive_grad, weight, N), weight, packed,
-                int(packed is not None and piece.stop == x.shape[1]), params, *_masks(given, piece),
-                *_strided(piece.of(read_grad)), *_strided(drive_grad), *_strided(recur_grad), param_grads,
-                *state_grads,
-            )  # fmt: skip
-            grads.add(piece, drive_grad, recur_grad, saved)
-        param_grads = None if param_grads is None else param_grads.sum(0)
-        return None, *grads.all, param_grads, None, None, *state_grads
+def _backward(
+    kernel: Kernel, kind: int, wanted: Sequence[bool], kept: operators.Given, grads: operators.Given
+) -> operators.Given:
+    given, state, saved = Given(*kept[:FIRST]), kept[FIRST:-1], kept[-1]
+    x, entering, _, weight, params = given[:5]
+    B, T, _ = x.shape
+    N = state[0].shape[1]
+    read_grad = torch.zeros((B, T, N), dtype=x.dtype) if grads[0] is None else native.lines(grads[0])
+    state_grads = [native.owned(grad, native.dense(part)) for grad, part in zip(grads[1:], state, strict=True)]
+    sums = _Gradients(kernel, N, given, wanted)
+    param_grads = None if params is None else torch.zeros((len(x), *params.shape), dtype=x.dtype)
+    weight, params, packed = _dense(weight), _dense(params), _packing(weight)
+    for piece in reversed(_pieces(x, entering is None)):
+        drive_grad, recur_grad = sums.room(piece)
+        native.call(
+            kernel.engine, "backward", *_strided(piece.of(saved)), *_sizes(drive_grad, weight, N), weight, packed,
+            int(packed is not None and piece.stop == T), params, *_masks(given, piece),
+            *_strided(piece.of(read_grad)), *_strided(drive_grad), *_strided(recur_grad), param_grads,
+            *state_grads,
+        )  # fmt: skip
+        sums.add(piece, drive_grad, recur_grad, saved)
+    param_grads = None if param_grads is None else param_grads.sum(0)
+    return *sums.all, param_grads, None, None, *state_grads
 
 
 class _Gradients:
     """Of x, W, b and R: what the gradients of a piece's drive and product add to each."""
 
-    def __init__(self, kernel: Kernel, N: int, given: Given, wanted: tuple[bool, ...]) -> None:
+    def __init__(self, kernel: Kernel, N: int, given: Given, wanted: Sequence[bool]) -> None:
         self.kernel, self.N, self.source, self.by = kernel, N, given.x, given.entering
         self.entering, self.bias, self.weight = (
             None if tensor is None or not needed else torch.zeros(tensor.shape, dtype=tensor.dtype)

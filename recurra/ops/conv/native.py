@@ -1,13 +1,12 @@
 """`ShortConv` in C: one pass over the inputs, with the taps, the bias and SiLU where they are read."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
 from recurra.ops.conv import ShortConv
+from recurra.ops.native.operators import Given, Kernel, run
 from recurra.ops.steps import gaps
 from recurra.shapes import Float, Tensor
 
@@ -25,12 +24,12 @@ def scan(record: ShortConv, state: Float[Tensor, "B J D"]) -> tuple[Float[Tensor
     x, weight, bias, silu, reset, valid = record
     reset = None if reset is None else reset.contiguous()
     counts = None if valid is None else valid.sum(1)
-    run = _Conv.apply if native.tracked(x, weight, bias, state) else _forward
-    return run(silu, x, weight, bias, state, reset, counts)
+    read, last = run("conv", int(silu), x, weight, bias, state, reset, counts)
+    return read, last
 
 
 def _fields(
-    silu: bool,
+    silu: int,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -41,36 +40,28 @@ def _fields(
     """The struct `Conv` of the C source."""
     bias = None if bias is None else native.dense(bias)
     rows = native.rows(native.lines(x))
-    return (
-        *rows, native.dense(state), native.dense(weight), bias, reset, counts, *x.shape, weight.shape[1], int(silu),
-    )  # fmt: skip
+    return (*rows, native.dense(state), native.dense(weight), bias, reset, counts, *x.shape, weight.shape[1], silu)
 
 
-def _forward(silu: bool, *inputs: Any) -> tuple[Tensor, Tensor]:
-    """Read and last state of what `_fields` takes."""
-    x, state = inputs[0], inputs[3]
-    read, last = torch.empty(x.shape, dtype=x.dtype), torch.empty(state.shape, dtype=x.dtype)
+def _fresh(keep: bool, silu: int, inputs: Given) -> tuple[Tensor, ...]:
+    x, _, _, state, *_ = inputs
+    return native.fresh(x), native.fresh(state)
+
+
+def _forward(silu: int, inputs: Given, outputs: Sequence[Tensor]) -> None:
+    read, last = outputs
     native.call("conv", "forward", *_fields(silu, *inputs), last, read, torch.get_num_threads())
-    return read, last
 
 
-class _Conv(Function):
-    @staticmethod
-    def forward(ctx: Any, silu: bool, *inputs: Any) -> Any:
-        ctx.save_for_backward(*inputs)
-        ctx.silu = silu
-        ctx.set_materialize_grads(False)
-        return _forward(silu, *inputs)
+def _backward(silu: int, wanted: Sequence[bool], saved: Given, grads: Given) -> Given:
+    read_grad, last_grad = grads
+    x, weight, bias, state = (None if t is None else native.fresh(t) for t in saved[:4])
+    last_grad = None if last_grad is None else native.dense(last_grad)
+    native.call(
+        "conv", "backward", *_fields(silu, *saved), native.given(read_grad, saved[0]), last_grad,
+        x, state, weight, bias, torch.get_num_threads(),
+    )  # fmt: skip
+    return x, weight, bias, state, None, None
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        inputs = ctx.saved_tensors
-        read_grad, last_grad = grad_outputs
-        x, weight, bias, state = (None if t is None else torch.empty(t.shape, dtype=t.dtype) for t in inputs[:4])
-        last_grad = None if last_grad is None else native.dense(last_grad)
-        native.call(
-            "conv", "backward", *_fields(ctx.silu, *inputs), native.given(read_grad, inputs[0]), last_grad,
-            x, state, weight, bias, torch.get_num_threads(),
-        )  # fmt: skip
-        return None, x, weight, bias, state, None, None
+
+native.KERNELS["conv"] = Kernel(_fresh, _forward, _backward)

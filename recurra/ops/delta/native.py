@@ -18,7 +18,6 @@ def declines(record: Delta | LowRank, state: Tensor) -> str | None:
     return native.declines(KERNELS[type(record)], state, narrow=record[:-1])
 
 
-@native.aside
 def scan(
     record: Delta | LowRank, state: Float[Tensor, "B H K V"]
 ) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:

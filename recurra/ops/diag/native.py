@@ -1,19 +1,18 @@
 """`Diag` in C: one pass over memory, in time. Costs reading a and b once and writing h once, forward and backward.
 
 Narrow numbers are widened as they are read. Where gradients follow h is also kept wide: rounded, it would be another h,
-and over an order the gradient might go another way. What torch.compile makes has it as an operator of its own.
+and over an order the gradient might go another way.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
 from recurra.ops.diag import Diag
+from recurra.ops.native.operators import Given, Kernel, run
 from recurra.ops.rings import LOG_SUM, MAX_PLUS, MIN_MAX, SUM
-from recurra.shapes import Bool, Inexact, Tensor
+from recurra.shapes import Inexact, Tensor
 
 RINGS = {SUM: 0, MIN_MAX: 2, MAX_PLUS: 3, LOG_SUM: 4}
 COMPLEX = 1
@@ -44,10 +43,8 @@ def unknown(record: Diag, state: Tensor) -> str | None:
 def scan(record: Diag, state: Inexact[Tensor, "B *F"]) -> tuple[Inexact[Tensor, "B T *F"], Inexact[Tensor, "B *F"]]:
     decay, drive, ring, reset = record
     kind = COMPLEX if drive.is_complex() else RINGS[ring]
-    inputs = (decay, drive, state, None if reset is None else reset.contiguous(), kind)
-    if torch.compiler.is_compiling():
-        return _operator(*inputs)[:2]
-    return _Diag.apply(*inputs) if native.tracked(decay, drive, state) else _forward(False, *inputs)[:2]
+    read, last = run("diag", kind, decay, drive, state, None if reset is None else reset.contiguous())
+    return read, last
 
 
 def _flat(x: Tensor, axes: int) -> Tensor:
@@ -73,104 +70,46 @@ def _out(x: Tensor | None) -> tuple[Tensor | int | None, ...]:
     return x, 0 if x is None else native.NARROW.get(x.dtype, 0)
 
 
-def _forward(
-    keep: bool, decay: Tensor, drive: Tensor, state: Tensor, reset: Bool[Tensor, "B T"] | None, kind: int
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Read, last state and, if asked to `keep` it, the read in the state's type."""
-    first, narrow = native.dense(state), drive.dtype in native.NARROW
-    last, read = torch.empty_like(first), torch.empty(drive.shape, dtype=drive.dtype)
-    whole = read if not narrow else torch.empty(drive.shape, dtype=first.dtype) if keep else None
+def _fresh(keep: bool, kind: int, inputs: Given) -> tuple[Tensor, ...]:
+    _, drive, state, _ = inputs
+    outputs = native.fresh(drive), native.fresh(state)
+    # the read in the state's type
+    return (*outputs, torch.empty(drive.shape, dtype=state.dtype)) if keep and _narrow(drive) else outputs
+
+
+def _narrow(drive: Tensor) -> bool:
+    return drive.dtype in native.NARROW
+
+
+def _forward(kind: int, inputs: Given, outputs: Sequence[Tensor]) -> None:
+    decay, drive, state, reset = inputs
+    read, last, *kept = outputs
+    wide, narrow = (kept[0] if kept else None, read) if _narrow(drive) else (read, None)
     native.call(
-        "diag", "forward", *_fields(decay, drive, first, reset, kind), last, whole, *_out(read if narrow else None),
+        "diag", "forward", *_fields(decay, drive, native.dense(state), reset, kind), last, wide, *_out(narrow),
         torch.get_num_threads(),
     )  # fmt: skip
-    return read, last, whole
 
 
-def _backward(
-    decay: Tensor, drive: Tensor, state: Tensor, reset: Tensor | None, whole: Tensor, read_grad: Tensor | None,
-    last_grad: Tensor | None, kind: int,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of decay, drive and state. Over sums no gradient needs the drive: only its shape and type are read."""
+def _saves(kind: int, saved: Given, read: Tensor) -> Given:
+    """Over sums no gradient needs the drive: the read stands for its shape and type."""
+    decay, drive, state, reset, *kept = saved
+    return decay, drive if kind > COMPLEX else read, state, reset, kept[0] if kept else read
+
+
+def _backward(kind: int, wanted: Sequence[bool], saved: Given, grads: Given) -> Given:
+    decay, drive, state, reset, read = saved
+    read_grad, last_grad = grads
     first = native.dense(state)
-    read_grad = torch.zeros(drive.shape, dtype=drive.dtype) if read_grad is None else native.dense(read_grad)
-    state_grad = native.owned(last_grad, first)
+    read_grad, state_grad = native.given(read_grad, drive), native.owned(last_grad, first)
     constant = decay.ndim < drive.ndim
-    if constant:
-        decay_grad = torch.zeros((len(drive), *decay.shape), dtype=first.dtype)
-    else:
-        decay_grad = torch.empty(decay.shape, dtype=decay.dtype)
-    drive_grad = torch.empty(drive.shape, dtype=drive.dtype)
+    decay_grad = torch.zeros((len(drive), *decay.shape), dtype=first.dtype) if constant else native.fresh(decay)
+    drive_grad = native.fresh(drive)
     native.call(
-        "diag", "backward", *_fields(decay, drive, first, reset, kind), whole, *_out(read_grad), state_grad,
+        "diag", "backward", *_fields(decay, drive, first, reset, kind), read, *_out(read_grad), state_grad,
         *_out(decay_grad), *_out(drive_grad), torch.get_num_threads(),
     )  # fmt: skip
-    return decay_grad.sum(0).to(decay.dtype) if constant else decay_grad, drive_grad, state_grad
+    return decay_grad.sum(0).to(decay.dtype) if constant else decay_grad, drive_grad, state_grad, None
 
 
-class _Diag(Function):
-    @staticmethod
-    def forward(ctx: Any, decay: Tensor, drive: Tensor, state: Tensor, reset: Tensor | None, kind: int) -> Any:
-        read, last, whole = _forward(True, decay, drive, state, reset, kind)
-        ctx.save_for_backward(decay, drive if kind > COMPLEX else read, state, reset, whole)
-        ctx.kind = kind
-        ctx.set_materialize_grads(False)
-        return read, last
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        decay, drive, state, reset, whole = ctx.saved_tensors
-        read_grad, last_grad = grad_outputs
-        return *_backward(decay, drive, state, reset, whole, read_grad, last_grad, ctx.kind), None, None
-
-
-# The same two as operators that torch.compile sees: their outputs' shapes and types, and each other's gradient. Called
-# elsewhere they would cost more than what a step computes.
-
-
-@torch.library.custom_op("recurra::diag", mutates_args=())
-def _operator(
-    decay: Tensor, drive: Tensor, state: Tensor, reset: Tensor | None, kind: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    read, last, whole = _forward(True, decay, drive, state, reset, kind)
-    # an operator may not give one result twice
-    return read, last, read.new_empty(0) if whole is None or whole is read else whole
-
-
-@_operator.register_fake
-def _(decay: Tensor, drive: Tensor, state: Tensor, reset: Tensor | None, kind: int) -> tuple[Tensor, Tensor, Tensor]:
-    narrow = drive.dtype in native.NARROW
-    whole = torch.empty(drive.shape, dtype=state.dtype) if narrow else torch.empty(0, dtype=drive.dtype)
-    return torch.empty(drive.shape, dtype=drive.dtype), torch.empty(state.shape, dtype=state.dtype), whole
-
-
-@torch.library.custom_op("recurra::diag_backward", mutates_args=())
-def _operator_back(
-    decay: Tensor, drive: Tensor, state: Tensor, reset: Tensor | None, whole: Tensor, read_grad: Tensor,
-    last_grad: Tensor, kind: int,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return _backward(decay, drive, state, reset, whole, read_grad, last_grad, kind)
-
-
-@_operator_back.register_fake
-def _(
-    decay: Tensor, drive: Tensor, state: Tensor, reset: Tensor | None, whole: Tensor, read_grad: Tensor,
-    last_grad: Tensor, kind: int,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return tuple(torch.empty(x.shape, dtype=x.dtype) for x in (decay, drive, state))  # pyright: ignore[reportReturnType]
-
-
-def _keep(ctx: Any, inputs: tuple, output: tuple) -> None:
-    decay, drive, state, reset, ctx.kind = inputs
-    read, _, whole = output
-    narrow = drive.dtype in native.NARROW
-    ctx.save_for_backward(decay, drive if ctx.kind > COMPLEX else read, state, reset, whole if narrow else read)
-
-
-def _back(ctx: Any, read_grad: Tensor, last_grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    decay, drive, state, reset, whole = ctx.saved_tensors
-    return *_operator_back(decay, drive, state, reset, whole, read_grad, last_grad, ctx.kind), None, None
-
-
-_operator.register_autograd(_back, setup_context=_keep)
+native.KERNELS["diag"] = Kernel(_fresh, _forward, _backward, saves=_saves)

@@ -21,7 +21,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch._compile import _disable_dynamo
 
 from recurra.shapes import Tensor
 
@@ -36,19 +35,18 @@ REALS = {
 }  # fmt: skip
 # two bytes in memory, widened as they are read: what common.h calls them
 NARROW = {torch.bfloat16: 1, torch.float16: 2}
-# engines whose scans are operators that torch.compile sees, and those that run eagerly amid what it makes
-SEEN, ASIDE = ("diag",), ("outer", "delta", "low_rank")
 # steps between two states that the forward of a matrix memory keeps for its backward
 WINDOW = 64
 HERE = pathlib.Path(__file__).parent
 log = logging.getLogger("recurra")
 
 Function = Callable[[bytes, int], int]
-Scan = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
 
 
 # engine -> C that was written from a trace; every other engine's lies here in a file
 _written: dict[str, str] = {}
+# those that torch.compile sees, as `operators` makes them
+KERNELS: dict[str, Any] = {}
 
 
 class Missing(Exception):
@@ -208,8 +206,9 @@ def declines(engine: str, *tensors: Tensor | None, narrow: Sequence[Tensor | Non
             return f"the kernels run on a CPU, not on {x.device}"
         if not x.numel():
             return "there is nothing to compute"
-    # an exported graph is whole: nothing of it can run aside
-    if torch.compiler.is_exporting() or (torch.compiler.is_compiling() and engine not in SEEN + ASIDE):
+    if torch.compiler.is_exporting():
+        return "an exported graph runs where this library is not"
+    if torch.compiler.is_compiling() and engine not in KERNELS:
         return "torch.compile cannot see into the kernels"
     return _missing(engine, reals.pop())
 
@@ -223,18 +222,6 @@ def _missing(engine: str, real: str | None) -> str | None:
 
 # what torch.compiler.assume_constant_result does, which would import the compiler, and take seconds
 _missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-def aside(scan: Scan) -> Scan:
-    """`scan` as it is; what torch.compile makes is cut in two there, and calls it between, engines of `ASIDE` only."""
-    # as torch.compiler.disable, but imports the compiler at its first use
-    outside = _disable_dynamo(scan)
-
-    @functools.wraps(scan)
-    def run(record: Any, state: Tensor) -> tuple[Tensor, Tensor]:
-        return outside(record, state) if torch.compiler.is_compiling() else scan(record, state)
-
-    return run
 
 
 def tracked(*tensors: Tensor | None) -> bool:
@@ -253,6 +240,11 @@ def dense(x: Tensor) -> Tensor:
     if x.is_contiguous() and not x.is_neg() and not x.is_conj():
         return x
     return x.resolve_conj().resolve_neg().contiguous()
+
+
+def fresh(like: Tensor) -> Tensor:
+    """Room for a tensor of this shape and type, without gaps."""
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 def given(grad: Tensor | None, like: Tensor) -> Tensor:
@@ -284,20 +276,14 @@ def memory(
     first: Tensor,
     reset: Tensor | None,
     bonus: Tensor | None = None,
-    before: bool = False,
+    before: int = 0,
 ) -> tuple[Tensor | int | None, ...]:
     """The struct `Record` of the C source of matrix memories; tensors: query, key, value, and what else there is."""
     query, value = tensors[0], tensors[2]
     assert query is not None and value is not None
     width = 0 if log_decay is None else 1 if log_decay.ndim == 3 else query.shape[-1]
     every = (field for x in (*tensors, log_decay) for field in typed(x))
-    return (*every, reset, first, *query.shape, value.shape[-1], width, bonus, int(before))
-
-
-def marks(first: Tensor, steps: int) -> Tensor | None:
-    """Room for the states that a forward keeps for its backward, one per `WINDOW` steps but for the first."""
-    later = (steps - 1) // WINDOW
-    return first.new_empty((*first.shape[:2], later, *first.shape[2:])) if later else None
+    return (*every, reset, first, *query.shape, value.shape[-1], width, bonus, before)
 
 
 @functools.cache

@@ -5,13 +5,12 @@ those between again.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import torch
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
+from recurra.ops.native.operators import Given, Kernel, run
 from recurra.shapes import Bool, Float, Tensor
 
 
@@ -36,49 +35,44 @@ def scan(
         before: the query reads before the write.
     """
     reset = None if reset is None else reset.contiguous()
-    bonus = None if bonus is None else native.dense(bonus)
-    inputs = (*tensors, log_decay, bonus, state)
-    if native.tracked(*inputs):
-        return _Matrix.apply(kernel, before, reset, *inputs)
-    return _forward(None, kernel, before, reset, *inputs)
-
-
-def _forward(
-    marks: Tensor | None, kernel: str, before: bool, reset: Tensor | None, *inputs: Any
-) -> tuple[Tensor, Tensor]:
-    """Read and last state. Backward needs `marks`."""
-    *tensors, log_decay, bonus, state = inputs
-    first, value = native.dense(state), tensors[2]
-    last, read = torch.empty_like(first), torch.empty(value.shape, dtype=value.dtype)
-    fields = native.memory(tensors, log_decay, first, reset, bonus, before)
-    native.call(kernel, "forward", *fields, last, read, marks, torch.get_num_threads())
+    read, last = run(kernel, int(before), *tensors, log_decay, bonus, state, reset)
     return read, last
 
 
-class _Matrix(Function):
-    @staticmethod
-    def forward(ctx: Any, kernel: str, before: bool, reset: Tensor | None, *inputs: Any) -> Any:
-        marks = native.marks(inputs[-1], inputs[0].shape[1])
-        ctx.save_for_backward(reset, marks, *inputs)
-        ctx.kernel, ctx.before = kernel, before
-        ctx.set_materialize_grads(False)
-        return _forward(marks, kernel, before, reset, *inputs)
+def _fresh(keep: bool, before: int, inputs: Given) -> tuple[Tensor, ...]:
+    value, state = inputs[2], inputs[-2]
+    outputs = native.fresh(value), native.fresh(state)
+    if not keep:
+        return outputs
+    # states, one per WINDOW steps but for the first
+    later = (value.shape[1] - 1) // native.WINDOW
+    return *outputs, torch.empty((*state.shape[:2], later, *state.shape[2:]), dtype=state.dtype)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        reset, marks, *tensors, log_decay, bonus, state = ctx.saved_tensors
-        read_grad, last_grad = grad_outputs
-        first, value = native.dense(state), tensors[2]
-        state_grad = native.owned(last_grad, first)
-        read_grad = torch.zeros(value.shape, dtype=value.dtype) if read_grad is None else native.dense(read_grad)
-        grads = [torch.empty(x.shape, dtype=x.dtype) for x in tensors]
-        # the decay's gradient is dear
-        decay = log_decay if ctx.needs_input_grad[3 + len(tensors)] else None
-        decay_grad = None if decay is None else torch.empty(decay.shape, dtype=decay.dtype)
-        bonuses = None if bonus is None else torch.empty((len(state), *bonus.shape), dtype=bonus.dtype)
-        native.call(
-            ctx.kernel, "backward", *native.memory(tensors, log_decay, first, reset, bonus, ctx.before), marks,
-            read_grad, state_grad, *grads, decay_grad, bonuses, torch.get_num_threads(),
-        )  # fmt: skip
-        return None, None, None, *grads, decay_grad, None if bonuses is None else bonuses.sum(0), state_grad
+
+def _forward(kernel: str, before: int, inputs: Given, outputs: Sequence[Tensor]) -> None:
+    *tensors, log_decay, bonus, state, reset = inputs
+    read, last, *marks = outputs
+    bonus = None if bonus is None else native.dense(bonus)
+    fields = native.memory(tensors, log_decay, native.dense(state), reset, bonus, before)
+    native.call(kernel, "forward", *fields, last, read, marks[0] if marks else None, torch.get_num_threads())
+
+
+def _backward(kernel: str, before: int, wanted: Sequence[bool], saved: Given, grads: Given) -> Given:
+    *tensors, log_decay, bonus, state, reset, marks = saved
+    read_grad, last_grad = grads
+    first, value, bonus = native.dense(state), tensors[2], None if bonus is None else native.dense(bonus)
+    state_grad = native.owned(last_grad, first)
+    found = [native.fresh(x) for x in tensors]
+    # the decay's gradient is dear
+    decay = log_decay if wanted[len(tensors)] else None
+    decay_grad = None if decay is None else native.fresh(decay)
+    bonuses = None if bonus is None else torch.empty((len(state), *bonus.shape), dtype=bonus.dtype)
+    native.call(
+        kernel, "backward", *native.memory(tensors, log_decay, first, reset, bonus, before), marks,
+        native.given(read_grad, value), state_grad, *found, decay_grad, bonuses, torch.get_num_threads(),
+    )  # fmt: skip
+    return *found, decay_grad, None if bonuses is None else bonuses.sum(0), state_grad, None
+
+
+for _name in ("outer", "delta", "low_rank"):
+    native.KERNELS[_name] = Kernel(_fresh, partial(_forward, _name), partial(_backward, _name))

@@ -15,7 +15,6 @@ def declines(record: Outer, state: Tensor) -> str | None:
     return native.declines("outer", state, narrow=(*record[:4], record.bonus))
 
 
-@native.aside
 def scan(record: Outer, state: Float[Tensor, "B H K V"]) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
     query, key, value, log_decay, before, bonus, reset = record
     bonus = bonus.to(state.dtype) if before and bonus is not None else None

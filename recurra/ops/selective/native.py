@@ -3,13 +3,12 @@
 For gradients the forward keeps the state at every sixteenth step, and the backward runs the steps between again.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
+from recurra.ops.native.operators import Given, Kernel, run
 from recurra.ops.selective import Selective
 from recurra.shapes import Float, Tensor
 
@@ -22,9 +21,8 @@ def declines(record: Selective, state: Tensor) -> str | None:
 def scan(record: Selective, state: Float[Tensor, "B D N"]) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"]]:
     *tensors, reset = record
     reset = None if reset is None else reset.contiguous()
-    if native.tracked(*tensors, state):
-        return _Selective.apply(*tensors, state, reset)
-    return _forward(None, *tensors, state, reset)
+    read, last = run("selective", 0, *tensors, state, reset)
+    return read, last
 
 
 def _split(x: Tensor, N: int) -> tuple[int, int, int]:
@@ -45,39 +43,38 @@ def _fields(wide: int, *inputs: Tensor | None) -> tuple[Tensor | int | None, ...
     return (*rows, native.dense(rate), reset, first, *x.shape, rate.shape[1], wide)
 
 
-def _forward(kept: Tensor | None, *inputs: Any) -> tuple[Tensor, Tensor]:
-    """Read and last state; the states that the backward needs go to `kept`."""
+def _fresh(keep: bool, kind: int, inputs: Given) -> tuple[Tensor, ...]:
+    x, state = inputs[0], inputs[5]
+    (B, T, D), N = x.shape, state.shape[-1]
+    outputs = native.fresh(x), native.fresh(state)
+    # the states that the backward needs
+    shape = B, -(-T // 16), -(-D // 16) * 16, -(-N // 4) * 4
+    return (*outputs, torch.empty(shape, dtype=x.dtype)) if keep else outputs
+
+
+def _forward(kind: int, inputs: Given, outputs: Sequence[Tensor]) -> None:
     *tensors, state, reset = inputs
-    x, first = tensors[0], native.dense(state)
-    last, read = torch.empty_like(first), torch.empty(x.shape, dtype=x.dtype)
-    threads, wide, _ = _split(x, first.shape[-1])
-    native.call("selective", "forward", *_fields(wide, *tensors, first, reset), last, read, kept, threads)
-    return read, last
+    read, last, *kept = outputs
+    threads, wide, _ = _split(read, state.shape[-1])
+    fields = _fields(wide, *tensors, native.dense(state), reset)
+    native.call("selective", "forward", *fields, last, read, kept[0] if kept else None, threads)
 
 
-class _Selective(Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        (B, T, D), N = inputs[0].shape, inputs[2].shape[-1]
-        kept = torch.empty(B, -(-T // 16), -(-D // 16) * 16, -(-N // 4) * 4, dtype=inputs[0].dtype)
-        ctx.save_for_backward(*inputs, kept)
-        ctx.set_materialize_grads(False)
-        return _forward(kept, *inputs)
+def _backward(kind: int, wanted: Sequence[bool], saved: Given, grads: Given) -> Given:
+    *tensors, state, reset, kept = saved
+    read_grad, last_grad = grads
+    first = native.dense(state)
+    state_grad = native.owned(last_grad, first)
+    x, step, rate, write, query = tensors
+    threads, wide, groups = _split(x, rate.shape[-1])
+    x_grad, step_grad = (native.fresh(t) for t in (x, step))
+    rate_grad = torch.empty((len(x), *rate.shape), dtype=x.dtype)
+    write_grad, query_grad = (torch.empty((groups, *t.shape), dtype=t.dtype) for t in (write, query))
+    native.call(
+        "selective", "backward", *_fields(wide, *tensors, first, reset), kept, native.given(read_grad, x),
+        state_grad, x_grad, step_grad, rate_grad, write_grad, query_grad, threads,
+    )  # fmt: skip
+    return x_grad, step_grad, rate_grad.sum(0), write_grad.sum(0), query_grad.sum(0), state_grad, None
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        *tensors, state, reset, kept = ctx.saved_tensors
-        read_grad, last_grad = grad_outputs
-        first = native.dense(state)
-        state_grad = native.owned(last_grad, first)
-        x, step, rate, write, query = tensors
-        threads, wide, groups = _split(x, rate.shape[-1])
-        x_grad, step_grad = (torch.empty(t.shape, dtype=t.dtype) for t in (x, step))
-        rate_grad = torch.empty((len(x), *rate.shape), dtype=x.dtype)
-        write_grad, query_grad = (torch.empty((groups, *t.shape), dtype=t.dtype) for t in (write, query))
-        native.call(
-            "selective", "backward", *_fields(wide, *tensors, first, reset), kept, native.given(read_grad, x),
-            state_grad, x_grad, step_grad, rate_grad, write_grad, query_grad, threads,
-        )  # fmt: skip
-        return x_grad, step_grad, rate_grad.sum(0), write_grad.sum(0), query_grad.sum(0), state_grad, None
+
+native.KERNELS["selective"] = Kernel(_fresh, _forward, _backward)
