@@ -36,14 +36,15 @@ def scan(record: Machine, state: State) -> tuple[Float[Tensor, "B T DR"], State]
     width = interface.shape[1]
     drive = F.linear(x, weight, bias)
     h, c, *others = state
-    # units in whole vectors: those beyond the last stay zero; and so does what is said
-    units, says = -width % 16, -len(interface) % 16
+    # units in whole vectors: those beyond the last stay zero; and so does what is said, but in a single step
+    units, says = -width % 16, -len(interface) % 16 if x.shape[1] > 1 else 0
     if units:
         drive = F.pad(drive.unflatten(-1, (4, width)), (0, units)).flatten(-2)
         recurrent = torch.cat([F.pad(recurrent[:, :width], (0, units)), recurrent[:, width:]], 1)
         recurrent = F.pad(recurrent.unflatten(0, (4, width)), (0, 0, 0, units)).flatten(0, 1)
         h, c = F.pad(h, (0, units)), F.pad(c, (0, units))
-    interface, interface_bias = F.pad(interface, (0, units, 0, says)), F.pad(interface_bias, (0, says))
+    if units or says:
+        interface, interface_bias = F.pad(interface, (0, units, 0, says)), F.pad(interface_bias, (0, says))
     reset = None if reset is None else reset.contiguous()
     counts = None if valid is None else valid.sum(1)
     inputs = (drive, recurrent, interface, interface_bias, h, c, *others)
@@ -71,16 +72,17 @@ def _machine(
     reset: Bool[Tensor, "B T"] | None,
     counts: Int[Tensor, " B"] | None,
     drive: Float[Tensor, "B T _"],
-    weights: tuple[Float[Tensor, "_ _"], Float[Tensor, "_ _"], Float[Tensor, " I"]],
+    weights: tuple[Float[Tensor, "..."], Float[Tensor, "..."]],
+    lie: bool,
+    bias: Float[Tensor, " I"],
     first: Sequence[Tensor],
 ) -> tuple[Tensor | int | None, ...]:
-    """The struct `Machine` of the C source; weights: R, of what is said, transposed for forward, and its bias."""
-    recurrent, interface, bias = weights
+    """The struct `Machine` of the C source; weights: R and that of what is said, in panels unless they lie."""
     B, T, _ = drive.shape
     parts = memory.state + (0,) * (PARTS - len(memory.state))
     rest = torch.full((1,), content.REST, dtype=drive.dtype)
     sizes = (B, T, first[0].shape[1], memory.read, len(bias), *map(int, memory), *parts)
-    return drive, *sizes, _panels(recurrent), _panels(interface), bias, rest, reset, counts, *_state(first)
+    return drive, *sizes, *weights, int(lie), bias, rest, reset, counts, *_state(first)
 
 
 def _state(tensors: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
@@ -97,7 +99,10 @@ def _run(
 ) -> tuple[Tensor, ...]:
     """What is read, and the last state. Backward needs what is `kept`: gates, cells, what is said, and memories."""
     drive, recurrent, interface, bias, *first = map(native.dense, inputs)
-    machine = _machine(memory, reset, counts, drive, (recurrent.t(), interface.t(), bias), first)
+    # a single step is done before panels would be filled
+    lie = drive.shape[1] == 1
+    weights = (recurrent, interface) if lie else (_panels(recurrent.t()), _panels(interface.t()))
+    machine = _machine(memory, reset, counts, drive, weights, lie, bias, first)
     last = [torch.empty_like(x) for x in first]
     read = drive.new_empty(*drive.shape[:2], recurrent.shape[1])
     native.call(
@@ -126,10 +131,11 @@ class _Machine(Function):
         read_grad, *last_grads = grad_outputs
         recurrent, interface, *first = map(native.dense, (recurrent, interface, *first))
         state_grads = [native.owned(grad, x) for grad, x in zip(last_grads, first, strict=True)]
+        weights = _panels(recurrent), _panels(interface)
         drive_grad, said_grad = torch.empty_like(gates), torch.empty_like(said)
         native.call(
             ENGINES[type(ctx.memory)], "backward",
-            *_machine(ctx.memory, reset, counts, gates, (recurrent, interface, native.dense(bias)), first),
+            *_machine(ctx.memory, reset, counts, gates, weights, False, native.dense(bias), first),
             gates, cells, said, marks, native.given(read_grad, read), *_state(state_grads), drive_grad, said_grad,
             torch.get_num_threads(),
         )  # fmt: skip
