@@ -205,6 +205,7 @@ def test_gradients_of_pieces_equal_gradients_of_the_whole(name):
 
 
 @each_mixer
+@pytest.mark.usefixtures("unchecked")
 def test_long_gradients_are_finite(name):
     mixer = build(name, torch.float32)
     x = torch.randn(1, 2048, WIDTH, requires_grad=True)

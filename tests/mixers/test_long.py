@@ -12,9 +12,8 @@ import torch
 from recurra import MIXERS
 
 WIDTH, STEPS, FAR, BOUND = 8, 65_536, 3.0, 1e-3
-# where a state grows, a step costs all steps before it; these run by a loop in Python, whose calls are checked in a
-# test, and at 65,536 steps without the checks their errors are 3e-6, 1.5e-3 and 2e-6, of the memories at most 3e-4 and
-# of the liquid neurons 1e-5
+# where a state grows, a step costs all steps before it; these run by a loop in Python, and at 65,536 steps their errors
+# are 3e-6, 1.5e-3 and 2e-6, of the memories at most 3e-4 and of the liquid neurons 1e-5
 FEWER, FEWEST = 4096, 1024
 BY_LOOP = ("hippo", "lmu", "fast_weights_rnn")
 # milliseconds a step
@@ -43,6 +42,7 @@ def far_apart(mixer):
 
 
 @torch.no_grad()
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", MIXERS)
 def test_float32_stays_with_float64(name):
     mixer = far_apart(MIXERS[name](WIDTH))

@@ -29,6 +29,7 @@ def _counts(x):
 
 
 @torch.no_grad()
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", [name for name in MIXERS if not MIXERS[name].grows])
 def test_a_state_stays_finite_of_one_size_and_grows_no_faster_than_a_sum(name):
     mixer, state, sizes = MIXERS[name](WIDTH).eval(), None, []

@@ -247,6 +247,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path, full_di
     assert numbers(folder) == numbers(tmp_path / "straight")
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", MIXERS)
 def test_every_architecture_goes_on_to_the_same_numbers(tmp_path, monkeypatch, name):
     """With its own kernels, dropout and, where the state is of constant size, the state carried."""
