@@ -32,9 +32,8 @@ def _python(*arguments, **environment):
 
 
 @needs_triton
-@pytest.mark.parametrize("engine", ["diag", "cell"])
-def test_in_the_interpreter(engine):
-    _python("-m", "pytest", "-q", "-x", "tests/ops/interpreted.py", "-k", engine, TRITON_INTERPRET="1")
+def test_in_the_interpreter():
+    _python("-m", "pytest", "-q", "-x", "tests/ops/interpreted.py", TRITON_INTERPRET="1")
 
 
 def test_triton_is_imported_by_no_one_who_does_not_run_it():
