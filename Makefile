@@ -10,8 +10,9 @@ demo: .venv/.base
 	@$(BIN)/recurra compare stdlib --preset demo --run $(DEMO) --resume
 	@$(BIN)/recurra generate $(DEMO) --prompt 'def ' --max-new-tokens 400
 
+# Bytecode is kept, whatever the environment says: every process that a test starts would compile all of it again.
 test: .venv/.test
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: .venv/.test
 	$(BIN)/ruff check .
