@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.ops import MAX_PLUS, Diag, Scan
+from recurra.ops.pointwise import Map, pointwise
 from recurra.ops.steps import blank
 from recurra.shapes import Float, Tensor
 
@@ -24,6 +25,18 @@ class Scaled(NamedTuple):
     weight: Float[Tensor, "B T *F"]  # of the write, e^(s - m)
     before: Float[Tensor, "B T *F"]  # m before each step; -inf where there is nothing yet
     peak: Float[Tensor, "B T *F"]  # m after it
+
+
+def _rescaled(score: Tensor, before: Tensor, peak: Tensor, log_decay: Tensor) -> tuple[Tensor, Tensor]:
+    """The logarithm of how much of what is kept stays, and the weight of what is written."""
+    # the difference of two near numbers is exact, so it comes first: what m lost when it was rounded is made good.
+    # Where there is nothing to rescale any factor will do, and 1 is finite in the gradient too
+    fall = (before - peak + log_decay).masked_fill(before == -torch.inf, 0)
+    # a score is never above its peak, but for steps that did not happen
+    return fall, (score - peak).clamp(max=1).exp()
+
+
+RESCALED = Map("rescaled", _rescaled, 2)
 
 
 class Stabiliser(nn.Module):
@@ -55,11 +68,7 @@ class Stabiliser(nn.Module):
         before = torch.cat([first[:, None], peaks[:, :-1]], 1)
         if clock is not None and clock.reset is not None:
             before = blank(~clock.reset, before, -torch.inf)
-        # the difference of two near numbers is exact, so it comes first: what m lost when it was rounded is made good.
-        # Where there is nothing to rescale any factor will do, and 1 is finite in the gradient too
-        fall = (before - peaks + log_decay).masked_fill(before == -torch.inf, 0)
-        # a score is never above its peak, but for steps that did not happen
-        weight = (score - peaks).clamp(max=1).exp()
+        fall, weight = pointwise(RESCALED, score, before, peaks, log_decay)
         return Scaled(fall, weight, before, peaks), last
 
 

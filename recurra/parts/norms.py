@@ -124,6 +124,13 @@ class RMSNorm(nn.Module):
         return pointwise(SCALE_AND_GATE, x, vectors, _inverse(x, self.epsilon), self.weight).flatten(2).to(gate.dtype)
 
 
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+    return x * weight + bias
+
+
+AFFINE = Map("affine", _affine)
+
+
 class HeadNorm(nn.Module):
     r"""The features of each head less their mean and over their deviation, then scaled by feature: a group norm.
 
@@ -144,5 +151,6 @@ class HeadNorm(nn.Module):
         """The same shape and type as `x`."""
         # a layer norm of each head: torch's group norm, where nothing lies behind a feature, goes number by number
         heads = x.to(wide(x)).unflatten(-1, (self.heads, -1))
-        normal = F.layer_norm(heads, heads.shape[-1:], eps=self.epsilon).flatten(-2) * self.weight
-        return (normal if self.bias is None else normal + self.bias).to(x.dtype)
+        normal = F.layer_norm(heads, heads.shape[-1:], eps=self.epsilon).flatten(-2)
+        given = (self.weight,) if self.bias is None else (self.weight, self.bias)
+        return pointwise(AFFINE, normal, *given).to(x.dtype)

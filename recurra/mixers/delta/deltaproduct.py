@@ -99,4 +99,4 @@ class DeltaProduct(Mixer):
             log_decay = F.pad(self.fading(forget)[:, :, None], (0, 0, 0, n - 1)).flatten(1, 2)
         read, memory = self.scan(correction(query, key, value, write, log_decay), memory, finer(clock, n))
         read = read.unflatten(1, (-1, n))[:, :, -1]
-        return self.out(self.norm(read).flatten(-2).to(x.dtype) * F.silu(gate)), (past, memory)
+        return self.out(self.norm.gated(read, gate)), (past, memory)

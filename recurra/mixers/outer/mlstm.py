@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
+from recurra.parts import gates
 from recurra.parts.blocks import BlockLinear
 from recurra.parts.conv import ShortConvolution
 from recurra.parts.exponential import Stabiliser
@@ -84,9 +85,10 @@ class MLSTM(Mixer):
         write, forget = self.gates(torch.cat([query, key, value], -1)).to(memory.dtype).chunk(2, -1)
         scaled, peak = self.stabiliser(write, F.logsigmoid(forget), peak, clock)
         query, key, value = (part.unflatten(-1, (self.heads, -1)).to(memory.dtype) for part in (query, key, value))
-        key = scaled.weight[..., None] * key * key.shape[-1] ** -0.5
+        key = gates.scaled(key, scaled.weight[..., None] * key.shape[-1] ** -0.5)
         record = Outer(query, key, F.pad(value, (0, 1), value=1.0), scaled.log_decay)
         read, memory = self.scan(record, memory, clock)
-        size = torch.maximum(read[..., -1:].abs(), (-scaled.peak[..., None]).exp())
-        h = self.norm((read[..., :-1] / (size + self.epsilon)).flatten(-2)).to(x.dtype)
-        return self.out((h + self.skip * convolved) * F.silu(gate)), (past, peak, memory)
+        read, size = read.split([self.size, 1], -1)
+        size = torch.maximum(size.abs(), (-scaled.peak[..., None]).exp()) + self.epsilon
+        h = self.norm(gates.scaled(read, size.reciprocal()).flatten(-2)).to(x.dtype)
+        return self.out(gates.skipping(h, convolved, gate, self.skip)), (past, peak, memory)

@@ -6,10 +6,25 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.ops import Diag, Scan
+from recurra.ops.pointwise import Map, pointwise
 from recurra.ops.shift import shift
-from recurra.parts.exponential import ExponentialSum, mean
+from recurra.parts.exponential import Stabiliser
 from recurra.parts.lerp import TokenShift, fading, looking_back, place, zigzag
 from recurra.shapes import Float, State, Tensor
+
+
+def _read(
+    value: Tensor, key: Tensor, receptance: Tensor, values: Tensor, weights: Tensor, before: Tensor, bonus: Tensor
+) -> Tensor:
+    """The mean of the earlier values, whose sums are over e^before, and of the present one with its bonus, gated."""
+    now = bonus + key
+    most = torch.maximum(before, now).detach()
+    old, new = (before - most).exp(), (now - most).exp()
+    return F.sigmoid(receptance) * (old * values + new * value) / (old * weights + new)
+
+
+READ = Map("rwkv4", _read)
 
 
 class RWKV4(Mixer):
@@ -47,24 +62,27 @@ class RWKV4(Mixer):
         self.key, self.value, self.receptance, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
         self.log_rate = nn.Parameter(fading(width, -5.0, 8.0, up))
         self.bonus = nn.Parameter(zigzag(width, 0.5) + torch.tensor(0.3).log())
-        self.sum = ExponentialSum()
+        self.stabiliser, self.scan = Stabiliser(), Scan()
 
     def initial_state(self, batch: int) -> State:
         width = len(self.bonus)
         return self.zeros(batch, width), self.zeros(batch, width) - torch.inf, self.zeros(batch, width, 2)
 
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
-        past, *sums = state
+        past, peak, sums = state
         real = past.dtype
         blends, past = self.shift(x, past, clock)
         key, value, receptance = (
             project(blend) for project, blend in zip((self.key, self.value, self.receptance), blends, strict=True)
         )
-        key, value = key.to(real), value.to(real)[..., None]
-        read, scaled, after = self.sum(key, value, -self.log_rate.to(real).exp(), tuple(sums), clock)
-        earlier, _ = shift(read.flatten(2), sums[1].flatten(1), clock)
-        now = self.bonus + key
-        most = torch.maximum(scaled.before, now).detach()
-        total = (scaled.before - most).exp()[..., None] * earlier.view_as(read)
-        total = total + (now - most).exp()[..., None] * F.pad(value, (0, 1), value=1.0)
-        return self.out(F.sigmoid(receptance) * mean(total).flatten(-2).to(x.dtype)), (past, *after)
+        key, value = key.to(real), value.to(real)
+        scaled, peak = self.stabiliser(key, -self.log_rate.to(real).exp(), peak, clock)
+        decay = scaled.log_decay.exp()
+        earlier, last = [], []
+        # apart: side by side their decays would have to be written twice
+        for write, first in zip((scaled.weight * value, scaled.weight), sums.unbind(-1), strict=True):
+            sum_now, sum_last = self.scan(Diag(decay, write), first, clock)
+            earlier.append(shift(sum_now, first, clock)[0])
+            last.append(sum_last)
+        y = pointwise(READ, value, key, receptance, *earlier, scaled.before, self.bonus)
+        return self.out(y.to(x.dtype)), (past, peak, torch.stack(last, -1))
