@@ -1,7 +1,11 @@
 """The recurrent memory transformer: a few memory tokens that are handed from segment to segment."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
@@ -72,16 +76,27 @@ class RMT(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, Open]]:
         """Let the memory read every full segment, then read for all steps at once."""
         kept = torch.cat([self.key(x), self.value(x)], -1)
-        return through(
-            self._split, self._write, self._read, self.query(x), kept, state, self.initial_state(len(x)), clock
-        )
+        # the same for every segment, and what a memory gives is needed by its segment's steps and by itself
+        give = partial(self._give, torch.cat([project.weight for project in (self.query, self.key, self.value)]))
+        (memory, opened), (first, none) = state, self.initial_state(len(x))
+        y, ((memory, _), opened) = through(
+            self._split, partial(self._write, give), self._read, self.query(x), kept,
+            ((memory, give(memory, x.dtype)), opened), ((first, give(first, x.dtype)), none), clock,
+        )  # fmt: skip
+        return y, (memory, opened)
+
+    def _give(
+        self, three: Float[Tensor, "F D"], memory: Float[Tensor, "N M D"], kind: torch.dtype
+    ) -> Float[Tensor, "N M 3 H K"]:
+        """Queries, keys and values of memory tokens."""
+        return F.linear(self.enter(memory).to(kind), three).unflatten(-1, (3, self.heads, -1))
 
     def _read(
-        self, memory: Tensor, query: Tensor, ready: tuple[Tensor, Tensor], place: Tensor
+        self, memory: tuple[Tensor, Tensor], query: Tensor, ready: tuple[Tensor, Tensor], place: Tensor
     ) -> Float[Tensor, "N Q D"]:
         """What queries find in the memory and in their segment."""
         key, value = ready
-        own, read = self._memory(memory, query.dtype)
+        _, own, read = memory[1].unbind(2)
         query = turned(query.unflatten(-1, (self.heads, -1)), place, self.base)
         seen = torch.arange(key.shape[1], device=key.device) <= place[..., None]
         seen = torch.cat([seen.new_ones(*place.shape, own.shape[1]), seen], -1)
@@ -93,17 +108,13 @@ class RMT(Mixer):
         key, value = kept.unflatten(-1, (2, self.heads, -1)).unbind(-3)
         return turned(key, torch.arange(key.shape[1], device=key.device)[None], self.base), value
 
-    def _memory(self, memory: Float[Tensor, "N M D"], kind: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Keys and values of memory tokens."""
-        normal = self.enter(memory).to(kind)
-        return self.key(normal).unflatten(-1, (self.heads, -1)), self.value(normal).unflatten(-1, (self.heads, -1))
-
-    def _write(self, memory: Float[Tensor, "B M D"], ready: tuple[Tensor, Tensor]) -> Float[Tensor, "B M D"]:
-        """The memory after a segment."""
-        key, value = ready
-        own, read = self._memory(memory, key.dtype)
-        query = self.query(self.enter(memory).to(key.dtype)).unflatten(-1, (self.heads, -1))
+    def _write(
+        self, give: Callable[..., Tensor], memory: tuple[Tensor, Tensor], ready: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The memory after a segment, and what it gives."""
+        (before, given), (key, value) = memory, ready
+        query, own, read = given.unbind(2)
         read = attend(query, torch.cat([own, key, own], 1), torch.cat([read, value, read], 1))
-        h = memory + self.out(read.flatten(-2)).to(memory.dtype)
-        h = h + self.feed_forward(self.norm(h).to(key.dtype)).to(memory.dtype)
-        return self.leave(h)
+        h = before + self.out(read.flatten(-2)).to(before.dtype)
+        h = self.leave(h + self.feed_forward(self.norm(h).to(key.dtype)).to(before.dtype))
+        return h, give(h, key.dtype)
