@@ -1,0 +1,81 @@
+"""A pair hidden in 65,536 steps, asked for at the end: memories that never grow against a window.
+
+python recipes/needles.py [--steps 400] [--seeds 3] [--first 0]
+"""
+
+import random
+import time
+from typing import Any
+
+import torch
+from rewrites import arguments, cells, learn
+
+from recurra.models import LanguageModel, count
+from recurra.state import nbytes
+from recurra.tasks import Rewrites, Task
+
+# of a segment, and of the window; steps of a row at first, and at most
+SEGMENT, SHORTEST, LONGEST = 32, 64, 8192
+# updates before rows are longer, and until they are twice as long; tokens of a batch, and rows at most
+FIRST, RAMP, TOKENS, ROWS = 100, 30, 4096, 64
+LENGTHS, HELD_OUT, PIECE = (1024, 8192, 65536), 24, 1024
+WIDTH = 32
+ARMS: dict[str, dict[str, Any]] = {
+    "sliding_window": {"window": SEGMENT},
+    "rmt": {"segment": SEGMENT, "tokens": 8},
+    "armt": {"segment": SEGMENT, "tokens": 4},
+}
+TASK = Rewrites(keys=1, values=8, segments=1, writes=1, fillers=1)
+
+
+def model_of(mixer: str) -> LanguageModel:
+    """One block that sees two steps at a time and remembers nothing else, and one of the mixer."""
+    pattern, mixers = f"channel_mix,{mixer}", {mixer: ARMS[mixer]}
+    return LanguageModel(**TASK.model_arguments(), width=WIDTH, depth=2, pattern=pattern, mixers=mixers, hidden=0)
+
+
+@torch.no_grad()
+def found(model: LanguageModel, length: int) -> float:
+    """The share of held-out rows of that length whose value is said, read piece by piece with nothing but the state."""
+    batch = TASK.batch("test", 0, HELD_OUT, length, 0)
+    state = model.initial_state(HELD_OUT)
+    size = nbytes(state)
+    for piece in batch.inputs.split(PIECE, 1):
+        logits, state = model(piece, state)
+        assert nbytes(state) == size
+    asked = TASK.keys
+    last = batch._replace(targets=batch.targets[:, -asked:], scored=batch.scored[:, -asked:])
+    right, answers = TASK.score(logits[:, -asked:], last)
+    return right / answers
+
+
+def run(mixer: str, steps: int, seed: int) -> list[float]:
+    """What is found at each length by a model that was trained on short rows."""
+    torch.manual_seed(seed)
+    draw, model = random.Random(seed), model_of(mixer)
+
+    def drawn(step: int) -> tuple[Task, int, int]:
+        longest = min(LONGEST, SHORTEST << max(0, step - FIRST) // RAMP)
+        length = max(SHORTEST, longest >> draw.randint(0, 2))
+        return TASK, max(1, min(ROWS, TOKENS // length)), length
+
+    learn(model, steps, seed, drawn)
+    return [found(model, length) for length in LENGTHS]
+
+
+def main() -> None:
+    options = arguments(__doc__ or "", 400)
+    torch.set_num_threads(1)
+    heads = " | ".join(f"{length:,} steps" for length in LENGTHS)
+    print(f"| mixer | {heads} | parameters | state bytes | seconds |\n" + "| --- " * (len(LENGTHS) + 4) + "|")
+    for mixer in ARMS:
+        began = time.process_time()
+        scores = [run(mixer, options.steps, seed) for seed in range(options.first, options.first + options.seeds)]
+        spent = (time.process_time() - began) / options.seeds
+        model = model_of(mixer)
+        sizes = f"{count(model):,} | {nbytes(model.initial_state(1)):,} | {spent:.0f}"
+        print(f"| {mixer} | {cells(scores)} | {sizes} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
