@@ -62,7 +62,7 @@ from recurra.ops.linear_system import chunk as linear_system_chunk, loop as line
 from recurra.ops.liquid import chunk as liquid_chunk, loop as liquid_loop, native as liquid_native
 from recurra.ops.machine import loop as machine_loop, native as machine_native
 from recurra.ops.outer import chunk as outer_chunk, gpu as outer_gpu, loop as outer_loop, native as outer_native
-from recurra.ops.projection import adjoint as projection_adjoint, loop as projection_loop
+from recurra.ops.projection import adjoint as projection_adjoint, loop as projection_loop, native as projection_native
 from recurra.ops.selective import chunk as selective_chunk, loop as selective_loop, native as selective_native
 from recurra.ops.settle import loop as settle_loop, native as settle_native
 from recurra.ops.state_space import chunk as state_space_chunk, loop as state_space_loop
@@ -87,7 +87,7 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     block.Block: (block_chunk, block_loop),
     linear_system.LinearSystem: (linear_system_chunk, linear_system_loop),
     dplr.DiagonalPlusLowRank: (dplr_chunk, dplr_loop),
-    projection.Projection: (projection_adjoint, projection_loop),
+    projection.Projection: (projection_native, projection_adjoint, projection_loop),
     grid.Grid: (grid_wavefront, grid_loop),
     graph.Graph: (graph_wavefront, graph_loop),
     machine.Machine: (machine_native, machine_loop),

@@ -35,6 +35,7 @@ from recurra.ops import (
 )
 from recurra.ops.cell import rules
 from recurra.ops.descent import retention
+from recurra.ops.projection import rules as projection_rules
 
 B, H, K, V, D, N = 2, 3, 5, 4, 6, 3
 
@@ -239,20 +240,26 @@ def _dplr(T, dtype):
     return DiagonalPlusLowRank(_normal(B, T, H, dtype=dtype), step, diagonal, low, write, read), state
 
 
-def _gated_rule(drive, hidden):
+def _own_rule(drive, hidden):
     gate, new = drive.chunk(2, -1)
-    gate = torch.sigmoid(gate)
-    return (1 - gate) * hidden + gate * torch.tanh(new)
+    return hidden + torch.sigmoid(gate) * (torch.sin(new) - hidden)
 
 
-def _projection(T, dtype):
-    feed, drive = _normal(B, T, 2, dtype=dtype), _normal(B, T, 2 * K, dtype=dtype)
-    span = 0.1 + torch.rand(B, T, dtype=torch.float64).to(dtype)
-    generator = _normal(N, N, dtype=dtype, scale=0.2) - torch.eye(N, dtype=dtype)
-    shapes = ((2, K), (2, 2 * N), (2 * K, K), (2 * K, 2 * N))
-    weights = (_normal(*shape, dtype=dtype, scale=0.3) for shape in shapes)
-    state = _normal(B, K, dtype=dtype), _normal(B, 2, N, dtype=dtype)
-    return Projection(feed, drive, span, generator, _gated_rule, *weights), state
+def _projection(rule, gates, small=False):
+    """`small`: one signal, no products of h with itself and of what feeds with m."""
+
+    def make(T, dtype):
+        M = 1 if small else 2
+        feed, drive = _normal(B, T, M, dtype=dtype), _normal(B, T, gates * K, dtype=dtype)
+        span = 0.1 + torch.rand(B, T, dtype=torch.float64).to(dtype)
+        generator = _normal(N, N, dtype=dtype, scale=0.2) - torch.eye(N, dtype=dtype)
+        shapes = ((M, K), (M, M * N), (gates * K, K), (gates * K, M * N))
+        hidden, memory, recur, last = (_normal(*shape, dtype=dtype, scale=0.3) for shape in shapes)
+        weights = (hidden, None, None, last) if small else (hidden, memory, recur, last)
+        state = _normal(B, K, dtype=dtype), _normal(B, M, N, dtype=dtype)
+        return Projection(feed, drive, span, generator, rule, *weights), state
+
+    return make
 
 
 def _machine(memory):
@@ -343,7 +350,9 @@ RECORDS: dict[str, Callable] = {
     "block-constant": _block(True),
     "state-space-dense": _linear_system,
     "state-space-low-rank": _dplr,
-    "projection": _projection,
+    "projection": _projection(_own_rule, 2),
+    "projection-tanh": _projection(projection_rules.tanh, 1),
+    "projection-gated": _projection(projection_rules.gated, 2, small=True),
     "machine-tape": _machine(Tape(4, 2, 1, 1)),
     "machine-linked": _machine(Linked(4, 2, 1)),
     "descent-ttt": _descent(Net((4, 3, 4), bias=True, approximate="tanh", normalised=True), scale=True),

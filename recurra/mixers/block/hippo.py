@@ -4,12 +4,12 @@ import math
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from recurra.checks import at_least, one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Projection, Scan
+from recurra.ops.projection import rules
 from recurra.ops.steps import blank
 from recurra.parts.hippo import legs, legt
 from recurra.shapes import Float, State, Tensor, wide
@@ -84,14 +84,9 @@ class HiPPO(Mixer):
             span, elapsed = _stretches(dt, elapsed, clock)
         generator = MEASURES[self.measure](self.order).to(x.device, real)
         weights = (self.feed_hidden, None, None, self.recur_memory)
-        record = Projection(self.feed(x), self.drive(x), span.to(real), generator, _gated, *weights)
+        record = Projection(self.feed(x), self.drive(x), span.to(real), generator, rules.gated, *weights)
         y, cell = self.scan(record, tuple(cell), clock)
         return y, cell if elapsed is None else (*cell, elapsed)
-
-
-def _gated(drive: Float[Tensor, "B E"], hidden: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-    gate, new = drive.chunk(2, -1)
-    return torch.lerp(hidden, F.tanh(new), F.sigmoid(gate))
 
 
 def _stretches(

@@ -4,12 +4,12 @@ import math
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Projection, Scan
+from recurra.ops.projection import rules
 from recurra.parts.hippo import delay
 from recurra.shapes import Float, Tensor, wide
 
@@ -71,9 +71,5 @@ class LMU(Mixer):
         dt = x.new_ones(x.shape[:2]) if clock is None or clock.dt is None else clock.dt
         weights = (self.feed_hidden, self.feed_memory, self.recur_hidden, self.recur_memory)
         generator = delay(self.order).to(x.device, real)
-        record = Projection(self.feed(x), self.drive(x), dt.to(real) / self.window, generator, _tanh, *weights)
+        record = Projection(self.feed(x), self.drive(x), dt.to(real) / self.window, generator, rules.tanh, *weights)
         return self.scan(record, state, clock)
-
-
-def _tanh(drive: Float[Tensor, "B D"], hidden: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-    return F.tanh(drive)

@@ -121,33 +121,57 @@ INLINE unsigned flush_on(void) { return 0; }
 INLINE void flush_off(unsigned old) { (void)old; }
 #endif
 
-/* e^x, 1 ulp: x = n ln2 + r, a polynomial in r, 2^n put in the exponent. exp(-inf) = 0, NaN stays NaN. */
+/* e^x = 2^n (1 + r q): x = n ln2 + r, and q a polynomial in r; n sits in the low bits of what is returned. */
 #define SELECT(mask, x, y) ((vec)(((ints)(x) & (mask)) | ((ints)(y) & ~(mask))))
 #define ROUND_BY (IS_DOUBLE ? 6755399441055744.0 : 12582912.0f)              /* 1.5 * 2^52, 1.5 * 2^23 */
 typedef __typeof__(((vec){}) < ((vec){})) ints;
-INLINE vec exps(vec x) {
-    const REAL low = IS_DOUBLE ? -708.0 : -87.0f, high = IS_DOUBLE ? 709.7 : 88.7f;
-    vec y = SELECT(x < low, all(low), x);
-    y = SELECT(y > high, all(high), y);
-    vec n = (y * (REAL)1.4426950408889634 + (REAL)ROUND_BY) - (REAL)ROUND_BY, r, p;
+INLINE ints split(vec x, vec *r, vec *q) {
+    const vec shifted = x * (REAL)1.4426950408889634 + (REAL)ROUND_BY, n = shifted - (REAL)ROUND_BY;
+    vec p;
     if (IS_DOUBLE) {
-        r = y - n * (REAL)6.93147180369123816490e-01 - n * (REAL)1.90821492927058770002e-10;
+        *r = x - n * (REAL)6.93147180369123816490e-01 - n * (REAL)1.90821492927058770002e-10;
         p = all(1.6059043836821613e-10);
         static const double c[] = {2.08767569878681e-09, 2.505210838544172e-08, 2.755731922398589e-07,
             2.7557319223985893e-06, 2.48015873015873e-05, 1.984126984126984e-04, 1.3888888888888889e-03,
-            8.333333333333333e-03, 4.1666666666666664e-02, 1.6666666666666666e-01, 0.5, 1., 1.};
-        for (int i = 0; i < 13; i++) p = p * r + (REAL)c[i];
+            8.333333333333333e-03, 4.1666666666666664e-02, 1.6666666666666666e-01, 0.5, 1.};
+        for (int i = 0; i < 12; i++) p = p * *r + (REAL)c[i];
     } else {
-        r = y - n * (REAL)0.693359375f - n * (REAL)-2.12194440e-4f;
+        *r = x - n * (REAL)0.693359375f - n * (REAL)-2.12194440e-4f;
         p = all(1.9841270e-4f * 1.0f);
-        static const float c[] = {1.3888889e-3f, 8.3333333e-3f, 4.1666667e-2f, 1.6666667e-1f, 0.5f, 1.f, 1.f};
-        for (int i = 0; i < 7; i++) p = p * r + (REAL)c[i];
+        static const float c[] = {1.3888889e-3f, 8.3333333e-3f, 4.1666667e-2f, 1.6666667e-1f, 0.5f, 1.f};
+        for (int i = 0; i < 6; i++) p = p * *r + (REAL)c[i];
     }
-    ints power = (ints)(n + (REAL)ROUND_BY) << (IS_DOUBLE ? 52 : 23);       /* n sits in the low bits of n + ROUND_BY */
-    y = (vec)((ints)p + power);
+    *q = p;
+    return (ints)shifted << (IS_DOUBLE ? 52 : 23);
+}
+/* x within -most and most; NaN stays NaN */
+INLINE vec within(vec x, REAL most) { const vec y = SELECT(x < -most, all(-most), x); return SELECT(y > most, all(most), y); }
+#define TWO_TO(n) ((vec)((n) + (ints)all(1)))
+
+/* e^x, 1 ulp, 2^n put in the exponent. exp(-inf) = 0, NaN stays NaN. */
+INLINE vec exps(vec x) {
+    const REAL low = IS_DOUBLE ? -708.0 : -87.0f, high = IS_DOUBLE ? 709.7 : 88.7f;
+    vec y = SELECT(x < low, all(low), x), r, q;
+    y = SELECT(y > high, all(high), y);
+    const ints n = split(y, &r, &q);
+    y = (vec)((ints)(q * r + 1) + n);
     y = SELECT(x < low, (vec){}, y);
     y = SELECT(x > high, all(INFINITY), y);
     return SELECT(x == x, y, x);
+}
+/* through e^2|x| - 1, made without the one, so that small x keeps its digits */
+INLINE vec tanh16(vec x) {
+    const ints sign = (ints)x & (ints)all(-0.0);
+    vec r, q;
+    const ints n = split(within(2 * (vec)((ints)x ^ sign), IS_DOUBLE ? 40 : 20), &r, &q);
+    const vec two = TWO_TO(n), less_one = two * (q * r) + (two - 1);
+    return (vec)((ints)(less_one / (less_one + 2)) | sign);
+}
+/* 1 / (1 + e^-x), whose exponential need not reach 0 nor inf: a sigmoid has no digits left there */
+INLINE vec sigmoid16(vec x) {
+    vec r, q;
+    const ints n = split(within(-x, IS_DOUBLE ? 700 : 87), &r, &q);
+    return 1 / (1 + TWO_TO(n) * (q * r + 1));
 }
 
 /* sixteen vecs -> the vec of their sixteen sums; and the 16 x 16 transpose. Four rounds of shuffles each. */

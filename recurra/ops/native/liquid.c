@@ -14,31 +14,6 @@ typedef struct {
     I batch, T, D, N, parts /* of a number: 1, or 2 where it is complex */, threads;
 } Liquid;
 
-/* through e^2|x| - 1, made without the one, so that small x keeps its digits: n and r as in `exps` */
-INLINE vec tanhs(vec x) {
-    const ints sign = (ints)x & (ints)all(-0.0);
-    const REAL most = IS_DOUBLE ? 40 : 20;
-    vec y = 2 * (vec)((ints)x ^ sign);
-    y = SELECT(y > most, all(most), y);
-    vec n = (y * (REAL)1.4426950408889634 + (REAL)ROUND_BY) - (REAL)ROUND_BY, r, p;
-    if (IS_DOUBLE) {
-        r = y - n * (REAL)6.93147180369123816490e-01 - n * (REAL)1.90821492927058770002e-10;
-        p = all(1.6059043836821613e-10);
-        static const double c[] = {2.08767569878681e-09, 2.505210838544172e-08, 2.755731922398589e-07,
-            2.7557319223985893e-06, 2.48015873015873e-05, 1.984126984126984e-04, 1.3888888888888889e-03,
-            8.333333333333333e-03, 4.1666666666666664e-02, 1.6666666666666666e-01, 0.5, 1.};
-        for (int i = 0; i < 12; i++) p = p * r + (REAL)c[i];
-    } else {
-        r = y - n * (REAL)0.693359375f - n * (REAL)-2.12194440e-4f;
-        p = all(1.9841270e-4f);
-        static const float c[] = {1.3888889e-3f, 8.3333333e-3f, 4.1666667e-2f, 1.6666667e-1f, 0.5f, 1.f};
-        for (int i = 0; i < 6; i++) p = p * r + (REAL)c[i];
-    }
-    const vec two = (vec)(((ints)(n + (REAL)ROUND_BY) << (IS_DOUBLE ? 52 : 23)) + (ints)all(1)), less_one = two * (p * r) + (two - 1);
-    y = less_one / (less_one + 2);
-    return (vec)((ints)y | sign);
-}
-
 /* one group of one row: where its numbers lie, and the flags of its steps */
 #define OPEN(f, P) const Liquid z = (f)->z; const I T = z.T, D = z.D, N = z.N, groups = up(D) / W, windows = (T + WINDOW - 1) / WINDOW; \
     const int A = 0, B = P, C = 2 * P, M = 3 * P, ALL = M + 1, both = P == 2; \
@@ -73,7 +48,7 @@ INLINE void forward(const Forward *f, I task, const int P) {
             for (I t = 0; t < steps; t++) {
                 if (valid && !valid[t0 + t]) continue;
                 if (reset && reset[t0 + t]) r = i = (vec){};
-                MOVE(x[t], tanhs(x[t] * over))
+                MOVE(x[t], tanh16(x[t] * over))
                 y[t] += both ? cr * r - ci * i : cr * r;
             }
             put(h, r);
@@ -101,7 +76,7 @@ INLINE void backward(const Backward *f, I task, const int P) {
             for (I t = 0; t < steps; t++) {
                 if (!valid || valid[t0 + t]) {
                     if (reset && reset[t0 + t]) r = i = (vec){};
-                    rs[t] = r, is[t] = i, ths[t] = tanhs(x[t] * over);
+                    rs[t] = r, is[t] = i, ths[t] = tanh16(x[t] * over);
                     MOVE(x[t], ths[t])
                 }
                 rs[t + 1] = r, is[t + 1] = i;

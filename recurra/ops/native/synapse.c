@@ -3,7 +3,7 @@
  *
  * Sixteen neurons that are reached are one vec; four rows of the batch share what is loaded of a synapse. Nothing of
  * size B S N exists. For gradients the forward keeps v and the denominator of every fused step, the backward makes the
- * sigmoids again, and each group of rows sums its weights' gradients for itself: the same bits on any number of threads.
+ * sigmoid16 again, and each group of rows sums its weights' gradients for itself: the same bits on any number of threads.
  * Synapses come as (S, blocks of N, slope offset push conductance, 16), the neurons' own numbers as (3, N up to 16). */
 #include "common.h"
 #define ROWS 4
@@ -15,29 +15,6 @@ typedef struct {
     I batch, T, D, N, steps, threads;
 } Synapse;
 
-/* as 1 / (1 + exps(-x)), whose exponential need not reach 0 nor inf: a sigmoid has no digits left there */
-INLINE vec sigmoids(vec x) {
-    const REAL most = IS_DOUBLE ? 700 : 87;
-    vec y = SELECT(x < -most, all(most), -x);
-    y = SELECT(y < -most, all(-most), y);
-    const vec shifted = y * (REAL)1.4426950408889634 + (REAL)ROUND_BY, n = shifted - (REAL)ROUND_BY;
-    vec r, p;
-    if (IS_DOUBLE) {
-        r = y - n * (REAL)6.93147180369123816490e-01 - n * (REAL)1.90821492927058770002e-10;
-        p = all(1.6059043836821613e-10);
-        static const double c[] = {2.08767569878681e-09, 2.505210838544172e-08, 2.755731922398589e-07,
-            2.7557319223985893e-06, 2.48015873015873e-05, 1.984126984126984e-04, 1.3888888888888889e-03,
-            8.333333333333333e-03, 4.1666666666666664e-02, 1.6666666666666666e-01, 0.5, 1., 1.};
-        for (int i = 0; i < 13; i++) p = p * r + (REAL)c[i];
-    } else {
-        r = y - n * (REAL)0.693359375f - n * (REAL)-2.12194440e-4f;
-        p = all(1.9841270e-4f);
-        static const float c[] = {1.3888889e-3f, 8.3333333e-3f, 4.1666667e-2f, 1.6666667e-1f, 0.5f, 1.f, 1.f};
-        for (int i = 0; i < 7; i++) p = p * r + (REAL)c[i];
-    }
-    const vec two = (vec)(((ints)shifted << (IS_DOUBLE ? 52 : 23)) + (ints)all(1));          /* 2^n */
-    return 1 / (1 + two * p);
-}
 /* the sums over `count` sources that reach `blocks` vecs of neurons; p and the sums lie row by row */
 INLINE void hear(const int R, I count, I blocks, const REAL *w, const REAL *p, I gap, REAL *push, REAL *open, I wide) {
     for (I j = 0; j < blocks; j++) {
@@ -47,7 +24,7 @@ INLINE void hear(const int R, I count, I blocks, const REAL *w, const REAL *p, I
             const REAL *s = w + (i * blocks + j) * 4 * W;
             const vec slope = get(s), offset = get(s + W), pushes = get(s + 2 * W), opens = get(s + 3 * W);
             for (int r = 0; r < R; r++) {
-                const vec share = sigmoids(slope * p[r * gap + i] - offset);
+                const vec share = sigmoid16(slope * p[r * gap + i] - offset);
                 u[r] += share * pushes, g[r] += share * opens;
             }
         }
@@ -67,7 +44,7 @@ INLINE void unhear(const int R, I count, I blocks, const REAL *w, const REAL *p,
             vec a = get(dw + at), b = get(dw + at + W), c = get(dw + at + 2 * W), d = get(dw + at + 3 * W);
             for (int r = 0; r < R; r++) {
                 const REAL from = p[r * gap + i];
-                const vec share = sigmoids(slope * from - offset), u = get(du + r * wide + j * W), g = get(dg + r * wide + j * W);
+                const vec share = sigmoid16(slope * from - offset), u = get(du + r * wide + j * W), g = get(dg + r * wide + j * W);
                 const vec moved = (u * pushes + g * opens) * (share - share * share);
                 a += moved * from, b -= moved, c += u * share, d += g * share, back[r] += moved * slope;
             }

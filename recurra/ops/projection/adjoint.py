@@ -29,12 +29,12 @@ def declines(record: Projection, state: State) -> str | None:
 def scan(record: Projection, state: State) -> tuple[Float[Tensor, "B T U"], State]:
     feed, drive, span, generator, rule, feed_hidden, feed_memory, recur_hidden, recur_memory, reset, valid = record
     weights = (feed_hidden, feed_memory, recur_hidden, recur_memory)
-    matrices = _matrices(generator, span)
-    read, *last = _Adjoint.apply(rule, reset, valid, feed, drive, matrices, *weights, *state)
+    change = matrices(generator, span)
+    read, *last = _Adjoint.apply(rule, reset, valid, feed, drive, change, *weights, *state)
     return read, (last[0], last[1])
 
 
-def _matrices(generator: Float[Tensor, "N N"], span: Float[Tensor, "B T"]) -> Float[Tensor, "T R N N"]:
+def matrices(generator: Float[Tensor, "N N"], span: Float[Tensor, "B T"]) -> Float[Tensor, "T R N N"]:
     """What every step's exponential differs from 1 by: for one row where all agree, made once where all steps do."""
     steps = span.shape[1]
     if not span.requires_grad:
@@ -133,4 +133,5 @@ def _slopes(
 
 
 def _product(x: Float[Tensor, "T B X"], y: Float[Tensor, "T B *Y"]) -> Float[Tensor, "X Z"]:
-    return x.flatten(0, 1).t() @ y.flatten(0, 1).flatten(1)
+    # rows by themselves: half of the rounding of one long sum
+    return (x.permute(1, 2, 0) @ y.flatten(2).transpose(0, 1)).sum(0)
