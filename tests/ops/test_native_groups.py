@@ -6,7 +6,8 @@ from ops.records import RECORDS
 from ops.test_engines import _run
 
 from recurra.clock import Clock
-from recurra.ops import Liquid, Settle, Synapse, native
+from recurra.ops import Liquid, Projection, Settle, Synapse, native
+from recurra.ops.projection import rules
 from recurra.ops.scan import IMPLEMENTATIONS, name_of
 from recurra.state import each, leaves
 
@@ -39,6 +40,16 @@ def _settle(B, T, D, loops, dtype=torch.float64):
     return Settle(drive, weights, _normal(2, D, dtype=dtype), 0.9, 0.1, loops), state
 
 
+def _projection(B, T, U, N, dtype=torch.float64):
+    """Two signals, a gate, and memories that fade."""
+    shapes = (B, T, 2), (B, T, 2 * U), (2, U), (2, 2 * N), (2 * U, U), (2 * U, 2 * N)
+    feed, drive, *weights = (_normal(*shape, dtype=dtype) / 4 for shape in shapes)
+    generator = 0.2 * _normal(N, N, dtype=dtype) / N - torch.eye(N, dtype=dtype)
+    span = (0.1 + torch.rand(B, T, dtype=torch.float64)).to(dtype)
+    state = _normal(B, U, dtype=dtype), _normal(B, 2, N, dtype=dtype)
+    return Projection(feed, drive, span, generator, rules.gated, *weights), state
+
+
 def _native(record, state, clock=None):
     """Read, last state and all gradients."""
     got = _run(_implementation(record, "native"), record, state, clock)
@@ -54,11 +65,12 @@ def _resets(record, rate=0.2):
     return Clock(torch.rand(record.output.shape[:2]) < rate)
 
 
-MAKERS = {"liquid": _liquid, "synapse": _synapse, "settle": _settle}
+MAKERS = {"liquid": _liquid, "synapse": _synapse, "settle": _settle, "projection": _projection}
 
 
 SIZES = {
     **dict.fromkeys(("liquid", "synapse"), ((1, 3, 5), (4, 16, 17), (5, 33, 16), (7, 1, 40))),
+    "projection": ((1, 1, 1), (3, 16, 16), (2, 33, 17), (1, 130, 3)),
     "settle": ((1, 1, 1), (3, 16, 2), (2, 33, 1), (1, 130, 3)),
 }
 
