@@ -115,6 +115,7 @@ def test_float32_error_is_at_most_twice_the_loops(name, implementation):
         assert max(mine) <= 2 * max(theirs) + torch.finfo(torch.float32).eps * max(size, 1), (mine, theirs)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", RECORDS)
 def test_the_definition_passes_gradcheck(name):
     record, state = RECORDS[name](3, torch.float64)
