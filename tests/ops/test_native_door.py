@@ -50,7 +50,7 @@ COMPILED = """
 def test_what_is_compiled_runs_the_kernels_and_gives_the_same():
     """In a process of its own: the compiler cannot see through checks of shapes."""
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(COMPILED)], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", textwrap.dedent(COMPILED)], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["True"] * 4
