@@ -1,5 +1,8 @@
 """The block-recurrent transformer: a window of attention, and a grid of states that gates let a block change."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -13,6 +16,8 @@ from recurra.shapes import Float, Int, Tensor
 
 # the states, keys and values of the segment before, and how many segments there have been, up to one
 Memory = tuple[Float[Tensor, "B N D"], Float[Tensor, "B C F"], Int[Tensor, " B"]]
+# with what the states give to attention, second
+Given = tuple[Float[Tensor, "B N D"], Float[Tensor, "B N 4 H K"], Float[Tensor, "B C F"], Int[Tensor, " B"]]
 
 
 class BlockRecurrent(Mixer):
@@ -87,15 +92,33 @@ class BlockRecurrent(Mixer):
         """Change the states at every full segment, then read for all steps at once."""
         kept, query = (torch.cat([one(x), two(x)], -1) for one, two in
                        ((self.key, self.value), (self.query, self.state_query)))  # fmt: skip
-        return through(as_kept, self._write, self._read, query, kept, state, self.initial_state(len(x)), clock)
+        # the same for every segment, and what states give is needed by their segment's steps and by themselves
+        give = partial(self._give, self._four())
+        ((states, *before), opened), ((first, *none), start) = state, self.initial_state(len(x))
+        y, ((states, _, *before), opened) = through(
+            as_kept, partial(self._write, give), self._read, query, kept,
+            ((states, give(states, x.dtype), *before), opened), ((first, give(first, x.dtype), *none), start), clock,
+        )  # fmt: skip
+        return y, ((states, *before), opened)
 
-    def _read(self, memory: Memory, query: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "M Q D"]:
+    def _four(self) -> Float[Tensor, "F D"]:
+        """The weights of all that states give."""
+        return torch.cat([x.weight for x in (self.own_query, self.token_query, self.own_key, self.own_value)])
+
+    def _give(
+        self, four: Float[Tensor, "F D"], states: Float[Tensor, "M N D"], kind: torch.dtype
+    ) -> Float[Tensor, "M N 4 H K"]:
+        """Of the states as attention sees them: queries to themselves and to steps, keys and values."""
+        normal = (self.norm(states.to(kind)) + self.identity.to(kind)).to(kind)
+        return F.linear(normal, four).unflatten(-1, (4, self.heads, -1))
+
+    def _read(self, memory: Given, query: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "M Q D"]:
         """What queries find in the states and in their window."""
-        states, earlier, had = memory
+        _, given, earlier, had = memory
         near, far = query.unflatten(-1, (2, self.heads, -1)).unbind(-3)
         window = self._window(near, torch.cat([earlier.to(kept.dtype), kept], 1), place, had)
-        _, key, value = self._states(states, kept.dtype)
-        return self.out(torch.cat([window.flatten(-2), attend(far, key, value).flatten(-2)], -1))
+        found = attend(far, given[:, :, 2], given[:, :, 3])
+        return self.out(torch.cat([window.flatten(-2), found.flatten(-2)], -1))
 
     def _window(
         self,
@@ -116,19 +139,12 @@ class BlockRecurrent(Mixer):
         one, two = x.unflatten(-1, (2, self.heads, -1)).unbind(-3)
         return one, two
 
-    def _states(self, states: Float[Tensor, "M N D"], kind: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """The states as attention sees them, their keys and their values."""
-        normal = (self.norm(states.to(kind)) + self.identity.to(kind)).to(kind)
-        key, value = (project(normal).unflatten(-1, (self.heads, -1)) for project in (self.own_key, self.own_value))
-        return normal, key, value
-
-    def _write(self, memory: Memory, kept: Float[Tensor, "B C F"]) -> Memory:
-        """The states after a segment."""
-        states, earlier, had = memory
-        normal, key, value = self._states(states, kept.dtype)
-        own, token = (project(normal).unflatten(-1, (self.heads, -1)) for project in (self.own_query, self.token_query))
+    def _write(self, give: Callable[..., Tensor], memory: Given, kept: Float[Tensor, "B C F"]) -> Given:
+        """The states after a segment, and what they give."""
+        states, given, earlier, had = memory
+        own, token, key, value = given.unbind(2)
         read = [attend(own, key, value), attend(token, *self._split(kept))]
         hidden = self.hidden(torch.cat([x.flatten(-2) for x in read], -1))
         gate = F.sigmoid(self.gate.to(states.dtype))
         states = gate * states + (1 - gate) * self.candidate(hidden).to(states.dtype)
-        return states, kept.to(earlier.dtype), torch.ones_like(had)
+        return states, give(states, kept.dtype), kept.to(earlier.dtype), torch.ones_like(had)

@@ -1,5 +1,7 @@
 """The states against block-recurrent-transformer-pytorch (tests/oracles/make_segment.py), the window against ours."""
 
+from functools import partial
+
 import torch
 from oracles.stored import numbers
 from torch.testing import assert_close
@@ -29,12 +31,13 @@ def test_equals_the_packages_states():
         "gate": -weights["learned_ema_beta"],
     }
     mixer.load_state_dict(mixer.state_dict() | own)
-    (memory, _), reads = mixer.initial_state(2), []
+    give, (((states, *before), _), reads) = partial(mixer._give, mixer._four()), (mixer.initial_state(2), [])
+    memory = states, give(states, stored["x"].dtype), *before
     kept = torch.cat([stored["key"], stored["value"]], -1)
     for x, part in zip(stored["x"].split(5, 1), kept.split(5, 1), strict=True):
-        _, key, value = mixer._states(memory[0], x.dtype)
+        *_, key, value = memory[1].unbind(2)
         reads.append(attend(mixer.state_query(x)[:, :, None], key, value)[:, :, 0])
-        memory = mixer._write(memory, part)
+        memory = mixer._write(give, memory, part)
     assert_close(torch.cat(reads, 1), stored["read"], rtol=1e-12, atol=1e-12)
     assert_close(memory[0], stored["states"], rtol=1e-12, atol=1e-12)
 
