@@ -189,7 +189,7 @@ static void access(const Machine *z, const REAL *before, const REAL *says, REAL 
         const vec like = get(t.like + n);
         put(t.written + n, number[WRITE] * (like + number[ALLOCATE] * (get(t.free + n) - like)));
     }
-    EACH(i, size) put(t.erase + i, logistics(get_some(says + 2 * size + i, size - i)));
+    EACH(i, size) put(t.erase + i, sigmoid16(get_some(says + 2 * size + i, size - i)));
     write(z, b.M, t.M, 1, t.written, t.erase, says + size, P);
     lengths(z, t.M, t.over, P);
     if (z->more) link(z, &b, &t);

@@ -89,17 +89,17 @@ static void multiply_lying(I m, REAL *y, I ly, const REAL *x, I lx, const REAL *
 /* a: what drives the gates on entry, the gates on return; c and h become what they are after */
 static void gates_step(I D, REAL *a, REAL *c, REAL *h) {
     EACH(u, D) {
-        const vec entry = logistics(get(a + u)), keep = logistics(get(a + D + u)), new = tangents(get(a + 2 * D + u));
-        const vec out = logistics(get(a + 3 * D + u)), cell = keep * get(c + u) + entry * new;
+        const vec entry = sigmoid16(get(a + u)), keep = sigmoid16(get(a + D + u)), new = tanh16(get(a + 2 * D + u));
+        const vec out = sigmoid16(get(a + 3 * D + u)), cell = keep * get(c + u) + entry * new;
         put(a + u, entry), put(a + D + u, keep), put(a + 2 * D + u, new), put(a + 3 * D + u, out);
-        put(c + u, cell), put(h + u, out * tangents(cell));
+        put(c + u, cell), put(h + u, out * tanh16(cell));
     }
 }
 /* before: c before the step, NULL where it is zero; gc: of c after it on entry, before it on return; ga is written */
 static void gates_back(I D, const REAL *a, const REAL *before, const REAL *c, const REAL *gh, REAL *gc, REAL *ga) {
     EACH(u, D) {
         const vec entry = get(a + u), keep = get(a + D + u), new = get(a + 2 * D + u), out = get(a + 3 * D + u);
-        const vec t = tangents(get(c + u)), g = get(gh + u), cell = get(gc + u) + g * out * (1 - t * t);
+        const vec t = tanh16(get(c + u)), g = get(gh + u), cell = get(gc + u) + g * out * (1 - t * t);
         put(ga + u, cell * new * entry * (1 - entry));
         put(ga + D + u, before ? cell * get(before + u) * keep * (1 - keep) : (vec){});
         put(ga + 2 * D + u, cell * entry * (1 - new * new));

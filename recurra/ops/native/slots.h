@@ -6,25 +6,6 @@
 #define REAL_OF(name) INLINE REAL real_##name(REAL x) { return IS_DOUBLE ? name(x) : name##f(x); }
 REAL_OF(exp) REAL_OF(log) REAL_OF(log1p) REAL_OF(sqrt) REAL_OF(rint)
 #define EACH(n, N) for (I n = 0; n < (N); n += W)
-INLINE vec logistics(vec x) { return 1 / (1 + exps(-x)); }
-/* through e^2|x| - 1, so that small numbers keep their relative accuracy: 2|x| = n ln2 + r, a polynomial in r, 2^n */
-INLINE vec tangents(vec x) {
-    vec a = 2 * SELECT(x < 0, -x, x), p;
-    const REAL most = IS_DOUBLE ? 40 : 20;
-    a = SELECT(a > most, all(most), a);
-    const vec n = (a * (REAL)1.4426950408889634 + (REAL)ROUND_BY) - (REAL)ROUND_BY;
-    const vec r = IS_DOUBLE ? a - n * (REAL)6.93147180369123816490e-01 - n * (REAL)1.90821492927058770002e-10
-                            : a - n * (REAL)0.693359375f - n * (REAL)-2.12194440e-4f;
-    static const double c[] = {1.6059043836821613e-10, 2.08767569878681e-09, 2.505210838544172e-08, 2.755731922398589e-07,
-        2.7557319223985893e-06, 2.48015873015873e-05, 1.984126984126984e-04, 1.3888888888888889e-03,
-        8.333333333333333e-03, 4.1666666666666664e-02, 1.6666666666666666e-01, 0.5};
-    p = all((REAL)c[IS_DOUBLE ? 0 : 6]);
-    for (int i = IS_DOUBLE ? 1 : 7; i < 12; i++) p = p * r + (REAL)c[i];
-    p = p * r * r + r;
-    const ints power = (ints)(n + (REAL)ROUND_BY) << (IS_DOUBLE ? 52 : 23);
-    const vec s = (vec)((ints)all(1) + power), less = s * p + (s - 1), y = less / (less + 2);
-    return SELECT(x < 0, -y, y);
-}
 /* of normal numbers above zero: x = 2^e (1 + f), and log1p(f) by a polynomial in f / (2 + f) */
 INLINE vec logs(vec x) {
     if (IS_DOUBLE) {

@@ -109,7 +109,7 @@ static void access(const Machine *z, const REAL *before, const REAL *says, REAL 
     const Tape b = lay(z, before), t = lay(z, record);
     const I P = t.P, size = z->size, writing = t.writing;
     const REAL *erase = said(z, says, t.count), *add = erase + writing * size;
-    for (I i = 0; i < writing * size; i += W) put(t.erase + i, logistics(get_some(erase + i, writing * size - i)));
+    for (I i = 0; i < writing * size; i += W) put(t.erase + i, sigmoid16(get_some(erase + i, writing * size - i)));
     for (I h = 0; h < writing; h++) look(z, &b, b.M, b.over, says, &t, h);
     write(z, b.M, t.M, writing, t.looked, t.erase, add, P);
     lengths(z, t.M, t.over, P);
