@@ -20,7 +20,7 @@ import torch
 from recurra.files import aside
 from recurra.shapes import State, Tensor
 
-FORMAT = "recurra-state-2"
+FORMAT = "recurra-state-3"
 
 
 def leaves(state: State) -> Iterator[Tensor]:

@@ -12,10 +12,8 @@ from recurra import MIXERS, state as states
 
 WIDTH, PIECES, PIECE = 8, 10, 2048
 # these run by a loop in Python or by inner steps, where fewer steps must do
-BY_LOOP = ("hippo", "lmu", "fast_weights_rnn", "ltc")
-BY_LOOP += ("ntm", "dnc", "rmt", "armt", "temporal_latent_bottleneck", "block_recurrent")
-BY_LOOP += ("ttt_linear", "ttt_mlp", "titans", "miras", "moneta", "yaad", "memora")
-BY_LOOP += ("titans_mac", "titans_mag", "titans_mal")
+BY_LOOP = ("hippo", "rmt", "armt", "temporal_latent_bottleneck", "block_recurrent", "miras", "moneta", "memora")
+BY_LOOP += ("titans_mac",)
 # what adds for ever and forgets nothing grows as the number of steps does, here ten times; nothing may grow faster
 BOUND = 2.0 * PIECES
 
