@@ -3,7 +3,7 @@
 The import hook of `--jaxtyping-packages` puts `jaxtyping.jaxtyped` above every function. That one binds the signature
 again, checks the arguments twice, and does so for functions that name no shape or nothing at all: as much time as the
 tests themselves take. `checked` stands in its place: one check a call, in a context of its own where shapes are named,
-and none of what has no annotation. Errors are beartype's.
+and none of what has no annotation. Errors are TypeErrors, as those of jaxtyping's are.
 """
 
 import functools
@@ -11,8 +11,10 @@ import inspect
 import typing
 
 import jaxtyping
+from beartype import BeartypeConf, beartype
 
 jaxtyped = jaxtyping.jaxtyped
+_typed = beartype(conf=BeartypeConf(violation_type=TypeError))
 
 
 def checked(*, typechecker):
@@ -28,7 +30,7 @@ def checked(*, typechecker):
         except NameError:
             # a name that is known only later, or elsewhere: jaxtyping lets anything through there
             return jaxtyped(what, typechecker=typechecker)
-        typed = typechecker(what)
+        typed = _typed(what)
         return _shaped(what, typed) if "[Tensor" in str(what.__annotations__) else typed
 
     return decorate

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from beartype import beartype
-from beartype.roar import BeartypeCallHintViolation as Refused
 from checked import checked
 
 from recurra import state as states
@@ -16,12 +15,12 @@ X, PAST = torch.ones(2, 3, 4), torch.zeros(2, 4)
 @pytest.mark.parametrize("wrong", [(X[0], PAST), (X, PAST[:1]), (X, PAST[:, :3]), (X.long(), PAST), (X, None)])
 def test_an_argument_of_another_shape_or_type(wrong):
     shift(X, PAST)
-    with pytest.raises(Refused):
+    with pytest.raises(TypeError):
         shift(*wrong)
 
 
 def test_where_no_shape_is_named_the_type_counts():
-    with pytest.raises(Refused):
+    with pytest.raises(TypeError):
         states.fork(PAST, 1.5)
 
 
@@ -31,7 +30,7 @@ def test_a_result_is_of_the_sizes_of_the_arguments():
         return x.mT
 
     turn(torch.ones(2, 2))
-    with pytest.raises(Refused):
+    with pytest.raises(TypeError):
         turn(torch.ones(2, 3))
 
 

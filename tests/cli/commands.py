@@ -25,12 +25,12 @@ def command(*arguments):
     return [sys.executable, "-c", "from recurra.cli import main; main()", *map(str, arguments)]
 
 
-def start(*arguments, **keywords):
+def start(*arguments, env=None, **keywords):
     """The command in a process of its own."""
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     # Ctrl-C reaches it even where these tests run in a shell's background, which ignores it
     heard = dict(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    process = subprocess.Popen(command(*arguments), env=ENVIRONMENT, **{**pipes, **heard, **keywords})
+    process = subprocess.Popen(command(*arguments), env=ENVIRONMENT | (env or {}), **{**pipes, **heard, **keywords})
     STARTED.append(process)
     return process
 

@@ -223,8 +223,10 @@ def test_a_folder_without_a_run_or_of_another_version_is_refused(tmp_path):
 
 
 @pytest.fixture
-def full_disk():
+def full_disk(monkeypatch):
     """No file of this process may grow beyond a limit: the write itself fails, as on a full disk."""
+    # or Python would keep the first bytes of a module's code for the next process
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
