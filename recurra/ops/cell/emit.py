@@ -95,7 +95,7 @@ def _forward(traced: Traced, kept: dict[int, int], new: list[int], moves: int, *
     # what stays where it was, unchanged, needs no store
     stores += [(f"out[{i}][u]", x) for i, x in enumerate(outs["state"]) if i < moves or x != ins["state"][i]]
     stores += [(_saved(kept[x]), x) for x in new] if keep else []
-    return _body(traced, given, stores)
+    return body(traced, given, stores)
 
 
 def _backward(traced: Traced, kept: dict[int, int], new: list[int], *, shared: bool, alone: bool) -> str:
@@ -109,7 +109,7 @@ def _backward(traced: Traced, kept: dict[int, int], new: list[int], *, shared: b
     sums = [(f"g_param[{i} * N + u]", x) for i, x in enumerate(outs["g_params"])]
     stores, sums = (drive + stores, sums) if alone else (stores, drive + sums)
     zero = traced.graph.const(0)
-    return _body(traced, given, stores, [(place, x) for place, x in sums if x != zero])
+    return body(traced, given, stores, [(place, x) for place, x in sums if x != zero])
 
 
 def _array(numbers: tuple[int, ...]) -> str:
@@ -184,7 +184,7 @@ def _source_side(edges: list[tuple]) -> set:
             y = x
 
 
-def _body(traced: Traced, given: dict[int, str], stores: list, sums: list | tuple = ()) -> str:
+def body(traced: Traced, given: dict[int, str], stores: list, sums: list | tuple = ()) -> str:
     """Straight-line C for one unit. All loads come before all stores: the state is updated in place."""
     lines = []
     for x in sorted(reachable(traced, [x for _, x in (*stores, *sums)], given)):

@@ -228,3 +228,16 @@ static void product(REAL *c, I lc, const REAL *from, const REAL *scale, const RE
     else if (!scale) product_ADD(c, lc, from, c, x, xi, xj, y, ly, m, n, nv);
     else product_SCALE(c, lc, from, scale, x, xi, xj, y, ly, m, n, nv);
 }
+
+/* One allocation per thread, cut into panels aligned to 64 bytes: they are taken once to be counted, and, when it is
+ * allotted, again. base is NULL before, and where there is no memory. */
+typedef struct { REAL *base; I used; } Arena;
+INLINE REAL *take(Arena *a, I n) {
+    REAL *p = a->base ? a->base + a->used : 0;
+    a->used += up(n);
+    return p;
+}
+INLINE void allot(Arena *a) {
+    a->base = aligned_alloc(64, (a->used * sizeof(REAL) + 63) / 64 * 64);
+    a->used = 0;
+}

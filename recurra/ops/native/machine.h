@@ -110,18 +110,6 @@ static void gates_back(I D, const REAL *a, const REAL *before, const REAL *c, co
 
 /* ---- over time ---- */
 
-/* room of one thread, in panels aligned to 64 bytes: taken once to be counted, and again when it is there */
-typedef struct { REAL *base; I used; } Room;
-static REAL *take(Room *r, I n) {
-    REAL *p = r->base ? r->base + r->used : 0;
-    r->used += up(n);
-    return p;
-}
-static void allot(Room *r) {
-    r->base = aligned_alloc(64, (r->used * sizeof(REAL) + 63) / 64 * 64);
-    r->used = 0;
-}
-
 INLINE I steps_of(const Machine *z, I b) { return z->lengths ? z->lengths[b] : z->T; }
 INLINE int begins(const Machine *z, I b, I t) { return z->reset && z->reset[b * z->T + t]; }
 /* where a row's parts lie in the tensors of a state, and in a mark */
@@ -147,7 +135,7 @@ static void recall(const Machine *z, const REAL *marks, I b, I t, REAL *record) 
 
 /* rows [b0, b0 + m): [h; read], gates, what is said, c, and two records each, of before a step and after it */
 typedef struct { REAL *heard, *gates, *said, *cells, *records, *blank; } Going;
-static Going going(const Machine *z, I rows, Room *r) {
+static Going going(const Machine *z, I rows, Arena *r) {
     return (Going){take(r, rows * (z->D + z->R)), take(r, rows * 4 * z->D), take(r, rows * z->X), take(r, rows * z->D),
                    take(r, rows * 2 * record_size(z)), take(r, record_size(z))};
 }
@@ -208,7 +196,7 @@ static void go(const Forward *f, I b0, I m, Going g) {
 /* gradients of [h; read], and room for new ones, of c, of the gates, of what is said, and of the memory; the records of
    a window for each row */
 typedef struct { REAL *heard, *fresh, *cells, *gates, *said, *memory, *records, *blank, *scratch; } Coming;
-static Coming coming(const Machine *z, I rows, Room *r) {
+static Coming coming(const Machine *z, I rows, Arena *r) {
     const I K = up(z->D + z->R), S = record_size(z);
     return (Coming){take(r, rows * K), take(r, rows * K), take(r, rows * z->D), take(r, rows * 4 * z->D),
                     take(r, rows * z->X), take(r, rows * up(state_size(z))), take(r, rows * (WINDOW + 1) * S),
@@ -290,7 +278,7 @@ static void come(const Backward *f, I b0, I m, Coming g) {
     _Pragma("omp parallel num_threads(threads) if (threads > 1)")                                                   \
     {                                                                                                               \
         const unsigned old = flush_on();                                                                            \
-        Room room = {0, 0};                                                                                         \
+        Arena room = {0, 0};                                                                                         \
         kind(z, rows, &room);                                                                                       \
         allot(&room);                                                                                               \
         Kind g = kind(z, rows, &room);                                                                              \

@@ -3,8 +3,7 @@
  * One row after another, its h and m in the first cache. C is a step's, or all steps' (a stride of nothing). Units and
  * polynomials are filled up to sixteens with zeros. For gradients a step keeps what came in and what drove it; going
  * back hands on the gradients of h, m, f and d, and those of the weights are products of these over all steps. */
-#include "common.h"
-#define EACH(i, n) _Pragma("omp simd") for (I i = 0; i < (n); i++)
+#include "rows.h"
 
 typedef struct {
     const REAL *feed /* B, T, M */, *drive /* B, T, G U */, *change /* N, N of each step and row */;
@@ -14,39 +13,6 @@ typedef struct {
     const uint8_t *reset, *valid;
     I batch, T, M, U, N, gated /* the rule; 0: tanh */, threads;
 } Projection;
-
-/* y += x' A, of n rows */
-static void add_rows(REAL *y, const REAL *A, const REAL *x, I n, I wide) {
-    I p = 0;
-    for (; p + 8 * W <= wide; p += 8 * W) {
-        vec s[8];
-        for (int u = 0; u < 8; u++) s[u] = get(y + p + u * W);
-        for (I i = 0; i < n; i++) for (int u = 0; u < 8; u++) s[u] += x[i] * get(A + i * wide + p + u * W);
-        for (int u = 0; u < 8; u++) put(y + p + u * W, s[u]);
-    }
-    for (; p < wide; p += W) {
-        vec s = get(y + p);
-        for (I i = 0; i < n; i++) s += x[i] * get(A + i * wide + p);
-        put(y + p, s);
-    }
-}
-INLINE REAL dot(const REAL *x, const REAL *y, I n) {
-    vec s = {};
-    for (I p = 0; p < n; p += W) s += get(x + p) * get(y + p);
-    return sum1(s);
-}
-/* y += A x, of n rows, both of sixteens */
-static void add_dots(REAL *y, const REAL *A, const REAL *x, I n, I wide) {
-    for (I i = 0; i < n; i += W) {
-        vec s[W];
-        for (int k = 0; k < W; k++) s[k] = (vec){};
-        for (I p = 0; p < wide; p += W) {
-            const vec b = get(x + p);
-            for (int k = 0; k < W; k++) s[k] += b * get(A + (i + k) * wide + p);
-        }
-        put(y + i, get(y + i) + sums16(s));
-    }
-}
 
 #define OPEN(f) const Projection z = (f)->z; const I T = z.T, M = z.M, U = z.U, N = z.N, MN = M * N, GU = U * (1 + z.gated);
 #define HAPPENS(t) (!z.valid || z.valid[b * T + (t)])

@@ -4,10 +4,9 @@
  * few; at the window's end all of them are written as one product. Going back the gradient of A is the same: what it
  * was after the window, faded, and pairs of vectors since. So a step only reads, and one A a window is kept. Features
  * are filled up to sixteens with zeros. A and its gradient lie transposed. */
-#include "common.h"
+#include "rows.h"
 #define WINDOW 64
 #define NORM_EPS ((REAL)1e-5)
-#define EACH(i, n) _Pragma("omp simd") for (I i = 0; i < (n); i++)
 
 typedef struct {
     const REAL *drive /* B, T, P */, *right /* R' */, *left /* R */, *norm, *first /* B, P */, *fast /* B, P, P */;
@@ -16,34 +15,10 @@ typedef struct {
     I batch, T, D, P, loops, threads;
 } Settle;
 
-/* y += x' M, of n rows */
-static void add_rows(REAL *y, const REAL *M, const REAL *x, I n, I P) {
-    I p = 0;
-    for (; p + 8 * W <= P; p += 8 * W) {
-        vec s[8];
-        for (int u = 0; u < 8; u++) s[u] = get(y + p + u * W);
-        for (I i = 0; i < n; i++) for (int u = 0; u < 8; u++) s[u] += x[i] * get(M + i * P + p + u * W);
-        for (int u = 0; u < 8; u++) put(y + p + u * W, s[u]);
-    }
-    for (; p < P; p += W) {
-        vec a = get(y + p), b = {};
-        I i = 0;
-        for (; i + 1 < n; i += 2) a += x[i] * get(M + i * P + p), b += x[i + 1] * get(M + (i + 1) * P + p);
-        if (i < n) a += x[i] * get(M + i * P + p);
-        put(y + p, a + b);
-    }
-}
 /* y = M x, of n rows; of as many as fill a vec there is room in both */
 static void dots(REAL *y, const REAL *M, const REAL *x, I n, I P) {
-    for (I i = 0; i < n; i += W) {
-        vec s[W];
-        for (int k = 0; k < W; k++) s[k] = (vec){};
-        for (I p = 0; p < P; p += W) {
-            const vec b = get(x + p);
-            for (int k = 0; k < W; k++) s[k] += b * get(M + (i + k) * P + p);
-        }
-        put(y + i, sums16(s));
-    }
+    for (I i = 0; i < n; i += W) put(y + i, (vec){});
+    add_dots(y, M, x, n, P);
 }
 /* y += sum_j weight_j a_j (b_j . x): attention by b, of a */
 static void attend(REAL *y, const REAL *a, const REAL *b, const REAL *weight, const REAL *x, I n, I P, REAL *room) {

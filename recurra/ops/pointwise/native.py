@@ -14,8 +14,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
-from recurra.ops.cell import Rule
-from recurra.ops.cell.emit import _body
+from recurra.ops.cell import Rule, emit
 from recurra.ops.cell.trace import Traced, Untraceable, trace
 from recurra.shapes import Tensor
 
@@ -165,7 +164,7 @@ def _source(traced: Traced, kinds: Kinds) -> str:
     reads = [f"const REAL *restrict {line}" for line in _reads(kinds)]
     forward = reads + [f"REAL *restrict y{i} = {_dense(FIELDS * len(kinds) + i)};" for i in range(len(ends))]
     given: dict[int, str] = {x: f"x{i}" if kinds[i] == COLUMN else f"x{i}[u]" for i, x in enumerate(ins["drive"])}
-    source = _loop("forward", FIELDS * len(kinds) + len(ends), forward, _body(traced, given, ends))
+    source = _loop("forward", FIELDS * len(kinds) + len(ends), forward, emit.body(traced, given, ends))
 
     at = FIELDS * len(kinds) + len(back)
     lines = reads + [f"const REAL *restrict g{i} = {_dense(FIELDS * len(kinds) + i)};" for i in range(len(back))]
@@ -184,7 +183,7 @@ def _source(traced: Traced, kinds: Kinds) -> str:
     given |= {x: f"g{i}[u]" for i, x in enumerate(back)}
     columns = [f"d{i}" for i, kind in enumerate(kinds) if kind == COLUMN]
     reduction = f" reduction(+:{', '.join(columns)})" if columns else ""
-    source += _loop("backward", at + len(kinds), lines, _body(traced, given, stores, sums), after, reduction)
+    source += _loop("backward", at + len(kinds), lines, emit.body(traced, given, stores, sums), after, reduction)
     return f'#define FUNCTIONS_ONLY\n#include "cell.h"\n{source}'
 
 
