@@ -128,9 +128,12 @@ def test_the_definition_passes_gradcheck(name):
         fresh = type(record)(*(next(it) if _float(x) else x for x in record))
         ready, start = prepare(fresh, each(lambda _: next(it), state), clock)
         read, final = IMPLEMENTATIONS[type(record)][-1].scan(ready, start)
-        return (read, *leaves(final))
+        torch.manual_seed(7)
+        total = sum((x * _weight(x)).sum() for x in (read, *leaves(final)))
+        return total.real if total.is_complex() else total
 
-    assert torch.autograd.gradcheck(run, [*inputs, *own])
+    # along one direction of all inputs together: each number by itself would take ten times as long
+    assert torch.autograd.gradcheck(run, [*inputs, *own], fast_mode=True)
 
 
 @pytest.mark.parametrize(("name", "implementation"), PAIRS)
