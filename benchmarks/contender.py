@@ -34,7 +34,7 @@ OURS = "recurra"
 WARM = 64  # steps of the short run
 STEP_SECONDS = 0.02  # single steps are counted in as many as fill this
 CHECKED = 130  # steps at which numbers are compared: more than two chunks, and no whole number of them
-DRAWS = 4  # of inputs, and of what is asked of the outputs
+DRAWS = 5  # of inputs, and of what is asked of the outputs
 EPS = 1e-5  # of the largest number
 START_SECONDS = 240.0  # for a package that compiles itself as it is imported
 

@@ -85,6 +85,13 @@ def _inverse(x: Float[Tensor, "... D"], epsilon: float) -> Float[Tensor, "... 1"
     return (_Inverse.apply if torch.is_grad_enabled() and x.requires_grad else _Inverse.forward)(x, epsilon)
 
 
+def _scale(x: Tensor, inverse: Tensor, weight: Tensor) -> Tensor:
+    return x * inverse * weight
+
+
+SCALE = Map("rms", _scale)
+
+
 def _scale_and_gate(x: Tensor, gate: Tensor, inverse: Tensor, weight: Tensor) -> Tensor:
     return x * inverse * weight * F.silu(gate)
 
@@ -110,11 +117,10 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """The same shape and type as `x`."""
-        if self.groups == 1:
-            normal = rms(x, self.epsilon)
-        else:
-            normal = rms(x.unflatten(-1, (self.groups, -1)), self.epsilon).flatten(-2)
-        return (self.weight * normal).to(x.dtype)
+        whole, weight = x.to(wide(x)), self.weight
+        if self.groups > 1:
+            whole, weight = (part.unflatten(-1, (self.groups, -1)) for part in (whole, weight))
+        return pointwise(SCALE, whole, _inverse(whole, self.epsilon), weight).reshape(x.shape).to(x.dtype)
 
     def gated(self, x: Float[Tensor, "B T H D"], gate: Float[Tensor, "B T _"]) -> Float[Tensor, "B T _"]:
         """`norm(x) * silu(gate)`, heads side by side, in the gate's type."""

@@ -87,6 +87,12 @@ def attend(
     return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal).transpose(1, 2)
 
 
+def by_age(bias: Float[Tensor, " N"], place: Int[Tensor, "*B Q"]) -> Float[Tensor, "*B Q N"]:
+    """What is added to the scores of N steps in a row at these places: the bias of their age, -inf of those to come."""
+    age = place[..., None] - torch.arange(len(bias), device=place.device)
+    return bias[age.clamp(min=0)].masked_fill(age < 0, -torch.inf)
+
+
 def attend_near(
     query: Float[Tensor, "B T H K"],
     key: Float[Tensor, "B L H K"],

@@ -1,6 +1,8 @@
 """Every implementation of every engine against its loop, and the loops against their own derivatives."""
 
 import functools
+import itertools
+from statistics import median
 
 import pytest
 import torch
@@ -96,23 +98,42 @@ def test_values_and_gradients_equal_the_loops_in_float64(name, implementation, T
 
 @pytest.mark.parametrize(("name", "implementation"), PAIRS)
 def test_float32_error_is_at_most_twice_the_loops(name, implementation):
-    ours, loops = [], []
-    for _ in range(4):
+    """By medians: the largest of a few errors is chance, the loop's too. Five draws mostly tell, else many do."""
+    draws = _errors_in_float32(name, implementation)
+    errors = list(itertools.islice(draws, 5))
+    if _off(errors):
+        errors += itertools.islice(draws, 20)
+    assert not _off(errors)
+
+
+def _errors_in_float32(name, implementation):
+    """For one draw after another: of each result its largest error, the loop's, and how large it is; or nothing."""
+    loop = IMPLEMENTATIONS[type(RECORDS[name](1, torch.float32)[0])][-1]
+    for draw in itertools.count():
+        # _run seeds what it weighs by: without this all draws but the first would be one
+        torch.manual_seed(draw)
         record, state = RECORDS[name](97, torch.float32)
         truth = [x.double() if not x.is_complex() else x.to(torch.complex128) for x in record if _float(x)]
         it = iter(truth)
         exact = type(record)(*(next(it) if _float(x) else x for x in record))
         exact_state = each(lambda x: x.to(torch.complex128 if x.is_complex() else torch.float64), state)
-        clock, loop = _clock(97, reset=True), IMPLEMENTATIONS[type(record)][-1]
+        clock = _clock(97, reset=True)
         want = _run(loop, exact, exact_state, clock)
-        for into, module in ((ours, implementation), (loops, loop)):
-            got = _run(module, record, state, clock)
-            if isinstance(got, str):
-                return
-            into.append([float((x - y).abs().max()) for x, y in zip(got, want, strict=True)])
-    scale = [float(y.abs().max()) for y in want]
-    for mine, theirs, size in zip(zip(*ours, strict=True), zip(*loops, strict=True), scale, strict=True):
-        assert max(mine) <= 2 * max(theirs) + torch.finfo(torch.float32).eps * max(size, 1), (mine, theirs)
+        got, theirs = (_run(module, record, state, clock) for module in (implementation, loop))
+        if isinstance(got, str):
+            return
+        yield [(_largest(x - y), _largest(z - y), _largest(y)) for x, y, z in zip(got, want, theirs, strict=True)]
+
+
+def _largest(x):
+    return float(x.abs().max())
+
+
+def _off(errors):
+    """Which results, by their place, are more than twice as far off as the loop's: their error and what is allowed."""
+    medians = [tuple(map(median, zip(*draws, strict=True))) for draws in zip(*errors, strict=True)]
+    allowed = [2 * theirs + torch.finfo(torch.float32).eps * max(size, 1) for _, theirs, size in medians]
+    return {i: (mine[0], most) for i, (mine, most) in enumerate(zip(medians, allowed, strict=True)) if mine[0] > most}
 
 
 @pytest.mark.usefixtures("unchecked")

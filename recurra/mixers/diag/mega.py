@@ -8,7 +8,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Scan, StateSpace
 from recurra.parts.segment import none_open, within
-from recurra.parts.window import attend
+from recurra.parts.window import attend, by_age
 from recurra.shapes import Float, Int, State, Tensor, wide
 
 
@@ -97,6 +97,4 @@ class Mega(Mixer):
     ) -> Float[Tensor, "M Q V"]:
         """What queries find in their chunk, by content and age."""
         key, value = kept[:, :, None].tensor_split([query.shape[-1]], -1)
-        age = place[..., None] - torch.arange(self.chunk, device=place.device)
-        bias = self.bias.to(query.dtype)[age.clamp(min=0)].masked_fill(age < 0, -torch.inf)
-        return attend(query[:, :, None], key, value, bias)[:, :, 0]
+        return attend(query[:, :, None], key, value, by_age(self.bias.to(query.dtype), place))[:, :, 0]

@@ -8,6 +8,7 @@ from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.segment import Open, as_kept, none_open, through
+from recurra.parts.window import by_age
 from recurra.shapes import Float, Int, Tensor
 
 Memory = Float[Tensor, "_ K V"]
@@ -83,8 +84,7 @@ class FlashGAU(Mixer):
         """What steps find in their group, and in the memory of those before."""
         near, far = (shared[..., None, :] * (self.scale[0] / self.group) + self.offset[0] / self.group).unbind(-2)
         key, value = kept.tensor_split([memory.shape[1]], -1)
-        age = place[..., None] - torch.arange(self.group, device=place.device)
-        bias = self.near.to(near.dtype)[age.clamp(min=0)].masked_fill(age < 0, -torch.inf)
+        bias = by_age(self.near.to(near.dtype), place)
         with torch.autocast(kept.device.type, enabled=False):
             weight = F.relu(torch.baddbmm(bias, near, (key * self.scale[1, 0] + self.offset[1, 0]).mT)).square()
             return torch.baddbmm(far @ memory, weight, value)

@@ -3,7 +3,7 @@
 import torch
 
 from recurra.ops.block import Block, apply
-from recurra.ops.steps import restart
+from recurra.ops.steps import by_step, restart
 from recurra.shapes import Float, Tensor
 
 
@@ -15,7 +15,7 @@ def declines(record: Block, state: Tensor) -> str | None:
 def scan(record: Block, state: Float[Tensor, "B *F P"]) -> tuple[Float[Tensor, "B T *F P"], Float[Tensor, "B *F P"]]:
     matrix, drive, reset = record
     steps = drive.shape[1]
-    resets = [None] * steps if reset is None else reset.unbind(1)
+    resets = by_step(reset, steps)
     matrices = matrix.unbind(1) if record.varies else [matrix] * steps
     reads = []
     for a, b, begins in zip(matrices, drive.unbind(1), resets, strict=True):

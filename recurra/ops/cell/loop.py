@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from recurra.ops.cell import Cell
-from recurra.ops.steps import restart
+from recurra.ops.steps import by_step, restart
 from recurra.shapes import Float, Tensor
 
 
@@ -37,8 +37,8 @@ def scan(
 ) -> tuple[Float[Tensor, "B T _"], tuple[Float[Tensor, "B _"], ...]]:
     record = record.driven()
     rule, steps = record.rule, record.drive.shape[1]
-    resets = [None] * steps if record.reset is None else record.reset.unbind(1)
-    valids = [None] * steps if record.valid is None else record.valid.unbind(1)
+    resets = by_step(record.reset, steps)
+    valids = by_step(record.valid, steps)
     params = () if record.params is None else record.params.unbind(0)
     reads = []
     for drive, begins, happens in zip(record.drive.unbind(1), resets, valids, strict=True):

@@ -166,7 +166,7 @@ def plan(record: Cell, state: tuple[Tensor, ...]) -> step.Plan | None:
 def _given(record: Cell) -> Given:
     """The kernel's view of a record."""
     _, x, weight, params, _, reset, valid, entering, bias = gathered(record)
-    reset, valid = (None if mask is None else mask.contiguous() for mask in (reset, valid))
+    reset, valid = map(native.mask, (reset, valid))
     return Given(x, entering, bias, weight, params, reset, valid)
 
 

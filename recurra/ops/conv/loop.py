@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from recurra.ops.conv import ShortConv
-from recurra.ops.steps import restart
+from recurra.ops.steps import by_step, restart
 from recurra.shapes import Float, Tensor
 
 
@@ -15,8 +15,8 @@ def declines(record: ShortConv, state: Tensor) -> str | None:
 
 def scan(record: ShortConv, state: Float[Tensor, "B J D"]) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B J D"]]:
     steps, taps = record.x.shape[1], record.weight.t()
-    resets = [None] * steps if record.reset is None else record.reset.unbind(1)
-    valids = [None] * steps if record.valid is None else record.valid.unbind(1)
+    resets = by_step(record.reset, steps)
+    valids = by_step(record.valid, steps)
     reads = []
     for x, begins, happens in zip(record.x.unbind(1), resets, valids, strict=True):
         past = state if begins is None else restart(begins, state)

@@ -22,7 +22,7 @@ def declines(record: ShortConv, state: Tensor) -> str | None:
 
 def scan(record: ShortConv, state: Float[Tensor, "B J D"]) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B J D"]]:
     x, weight, bias, silu, reset, valid = record
-    reset = None if reset is None else reset.contiguous()
+    reset = native.mask(reset)
     counts = None if valid is None else valid.sum(1)
     read, last = run("conv", int(silu), x, weight, bias, state, reset, counts)
     return read, last

@@ -96,7 +96,7 @@ def _shares(shares: Shares, tau: Tensor | None, complete: Bool[Tensor, "B N"]) -
 def _fields(*inputs: Any) -> tuple[Tensor | int | None, ...]:
     """The struct `Record` of the C source."""
     net, numbers, *places = inputs[:5]
-    step, begins, complete = (None if x is None else x.contiguous() for x in places)
+    step, begins, complete = map(native.mask, places)
     views = inputs[5:9]
     kept, seen, pairs, moved, ends, turns, *state, initial, norm = inputs[9:]
     rows = (field for x in views for field in native.rows(None if x is None else native.lines(x)))

@@ -3,7 +3,7 @@
 import torch
 
 from recurra.ops.diag import Diag
-from recurra.ops.steps import restart
+from recurra.ops.steps import by_step, restart
 from recurra.shapes import Inexact, Tensor
 
 
@@ -15,7 +15,7 @@ def declines(record: Diag, state: Tensor) -> str | None:
 def scan(record: Diag, state: Inexact[Tensor, "B *F"]) -> tuple[Inexact[Tensor, "B T *F"], Inexact[Tensor, "B *F"]]:
     decay, drive, ring, reset = record
     steps = drive.shape[1]
-    resets = [None] * steps if reset is None else reset.unbind(1)
+    resets = by_step(reset, steps)
     decays = decay.unbind(1) if decay.ndim == drive.ndim else [decay] * steps
     reads = []
     for a, b, begins in zip(decays, drive.unbind(1), resets, strict=True):

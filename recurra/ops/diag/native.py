@@ -43,7 +43,7 @@ def unknown(record: Diag, state: Tensor) -> str | None:
 def scan(record: Diag, state: Inexact[Tensor, "B *F"]) -> tuple[Inexact[Tensor, "B T *F"], Inexact[Tensor, "B *F"]]:
     decay, drive, ring, reset = record
     kind = COMPLEX if drive.is_complex() else RINGS[ring]
-    read, last = run("diag", kind, decay, drive, state, None if reset is None else reset.contiguous())
+    read, last = run("diag", kind, decay, drive, state, native.mask(reset))
     return read, last
 
 

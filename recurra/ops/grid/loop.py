@@ -3,6 +3,7 @@
 import torch
 
 from recurra.ops.grid import Edges, Grid, node
+from recurra.ops.steps import by_step
 from recurra.shapes import Float, Tensor
 
 
@@ -12,11 +13,11 @@ def declines(record: Grid, state: Edges) -> str | None:
 
 
 def scan(record: Grid, state: Edges) -> tuple[Float[Tensor, "B X Y H V"], Edges]:
-    columns = [[None] * record.value.shape[1] if x is None else x.unbind(1) for x in record]
+    columns = [by_step(x, record.value.shape[1]) for x in record]
     lefts, ups = list(state[0].unbind(1)), list(state[1].unbind(1))
     reads = []
     for x, column in enumerate(zip(*columns, strict=True)):
-        nodes = [[None] * len(lefts) if part is None else part.unbind(1) for part in column]
+        nodes = [by_step(part, len(lefts)) for part in column]
         for y, parts in enumerate(zip(*nodes, strict=True)):
             read, lefts[y], ups[x] = node(Grid(*parts), lefts[y], ups[x])
             reads.append(read)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from recurra.ops.least_squares import LeastSquares, halves
-from recurra.ops.steps import restart
+from recurra.ops.steps import by_step, restart
 from recurra.shapes import Float, Tensor
 
 
@@ -39,8 +39,8 @@ def _states(record: LeastSquares, state: Tensor, value: Tensor | None) -> Iterat
     both = record.key if value is None else torch.cat([record.key, value], -1)
     written = record.write[..., None] * record.key
     steps = record.key.shape[1]
-    decays = [None] * steps if record.log_decay is None else record.log_decay.unbind(1)
-    resets = [None] * steps if record.reset is None else record.reset.unbind(1)
+    decays = by_step(record.log_decay, steps)
+    resets = by_step(record.reset, steps)
     for key, new, log_decay, begins in zip(written.unbind(1), both.unbind(1), decays, resets, strict=True):
         if begins is not None:
             state = restart(begins, state)

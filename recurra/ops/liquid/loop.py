@@ -3,7 +3,7 @@
 import torch
 
 from recurra.ops.liquid import Liquid
-from recurra.ops.steps import restart
+from recurra.ops.steps import by_step, restart
 from recurra.shapes import Float, Inexact, Tensor
 
 
@@ -15,8 +15,8 @@ def declines(record: Liquid, state: Tensor) -> str | None:
 def scan(record: Liquid, state: Inexact[Tensor, "B D N"]) -> tuple[Float[Tensor, "B T D"], Inexact[Tensor, "B D N"]]:
     _, decay, write, limit, weight, *_ = record
     steps = record.x.shape[1]
-    resets = [None] * steps if record.reset is None else record.reset.unbind(1)
-    valids = [None] * steps if record.valid is None else record.valid.unbind(1)
+    resets = by_step(record.reset, steps)
+    valids = by_step(record.valid, steps)
     reads = []
     for x, begins, happens in zip(record.x[..., None].unbind(1), resets, valids, strict=True):
         before = state if begins is None else restart(begins, state)

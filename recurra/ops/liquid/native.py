@@ -8,13 +8,10 @@ from typing import Any
 import torch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from recurra.ops import native
 from recurra.ops.liquid import Liquid
 from recurra.shapes import Float, Inexact, Tensor
-
-LANES = 16  # features that the kernel takes together
 
 
 def declines(record: Liquid, state: Tensor) -> str | None:
@@ -25,7 +22,7 @@ def declines(record: Liquid, state: Tensor) -> str | None:
 def scan(record: Liquid, state: Inexact[Tensor, "B D N"]) -> tuple[Float[Tensor, "B T D"], Inexact[Tensor, "B D N"]]:
     x, decay, write, limit, weight, reset, valid = record
     weights = torch.cat([*map(_parts, (decay, write, weight)), limit[..., None]], -1)
-    reset, valid = (None if mask is None else mask.contiguous() for mask in (reset, valid))
+    reset, valid = map(native.mask, (reset, valid))
     inputs = x, _grouped(weights), _grouped(_parts(state)), reset, valid
     tracked = native.tracked(x, weights, state)
     read, last = _Liquid.apply(*inputs) if tracked else _forward(None, *inputs)
@@ -40,9 +37,7 @@ def _parts(x: Inexact[Tensor, "*B D N"]) -> Float[Tensor, "*B D N P"]:
 
 def _grouped(x: Float[Tensor, "*B D N P"]) -> Float[Tensor, "*B G N P L"]:
     """Features by groups of as many as there are lanes. A lane without a feature computes NaN, which nobody reads."""
-    lacking = -x.shape[-3] % LANES
-    x = F.pad(x, (0, 0, 0, 0, 0, lacking)) if lacking else x
-    return x.unflatten(-3, (-1, LANES)).movedim(-3, -1).contiguous()
+    return native.full(x, -3).unflatten(-3, (-1, native.LANES)).movedim(-3, -1).contiguous()
 
 
 def _fields(x: Tensor, weights: Tensor, first: Tensor, reset: Tensor | None, valid: Tensor | None) -> tuple[Any, ...]:

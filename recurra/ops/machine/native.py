@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from recurra.ops import native
 from recurra.ops.machine import Linked, Machine, Tape, content
 from recurra.ops.machine.loop import State
-from recurra.ops.steps import gaps
+from recurra.ops.steps import gaps, product
 from recurra.shapes import Bool, Float, Int, Tensor
 
 ENGINES = {Tape: "tape", Linked: "linked"}
@@ -37,15 +37,14 @@ def scan(record: Machine, state: State) -> tuple[Float[Tensor, "B T DR"], State]
     drive = F.linear(x, weight, bias)
     h, c, *others = state
     # units in whole vectors: those beyond the last stay zero; and so does what is said, but in a single step
-    units, says = -width % 16, -len(interface) % 16 if x.shape[1] > 1 else 0
-    if units:
-        drive = F.pad(drive.unflatten(-1, (4, width)), (0, units)).flatten(-2)
-        recurrent = torch.cat([F.pad(recurrent[:, :width], (0, units)), recurrent[:, width:]], 1)
-        recurrent = F.pad(recurrent.unflatten(0, (4, width)), (0, 0, 0, units)).flatten(0, 1)
-        h, c = F.pad(h, (0, units)), F.pad(c, (0, units))
-    if units or says:
-        interface, interface_bias = F.pad(interface, (0, units, 0, says)), F.pad(interface_bias, (0, says))
-    reset = None if reset is None else reset.contiguous()
+    if units := -width % native.LANES:
+        drive = native.full(drive.unflatten(-1, (4, width)), -1).flatten(-2)
+        recurrent = torch.cat([native.full(recurrent[:, :width], -1), recurrent[:, width:]], 1)
+        recurrent = native.full(recurrent.unflatten(0, (4, width)), -2).flatten(0, 1)
+        h, c, interface = (native.full(part, -1) for part in (h, c, interface))
+    if x.shape[1] > 1:
+        interface, interface_bias = native.full(interface, -2), native.full(interface_bias, -1)
+    reset = native.mask(reset)
     counts = None if valid is None else valid.sum(1)
     inputs = (drive, recurrent, interface, interface_bias, h, c, *others)
     run = _Machine.apply if native.tracked(*inputs) else _run
@@ -57,7 +56,7 @@ def scan(record: Machine, state: State) -> tuple[Float[Tensor, "B T DR"], State]
 
 def _panels(weight: Float[Tensor, "N M"]) -> Float[Tensor, " NM"]:
     """A matrix as the kernels read it: its columns, filled up to whole vectors, in panels as wide as can be."""
-    weight, parts = F.pad(weight, (0, -weight.shape[1] % 16)), []
+    weight, parts = native.full(weight, -1), []
     while weight.shape[1]:
         wide = next(x for x in WIDE if x <= weight.shape[1])
         whole = weight.shape[1] // wide * wide
@@ -144,12 +143,8 @@ class _Machine(Function):
         heard = heard if reset is None else heard.masked_fill(reset[..., None], 0)
         width = interface.shape[1]
         weight_grads = (
-            _product(drive_grad, heard),
-            _product(said_grad, read[..., :width]),
+            product(drive_grad, heard),
+            product(said_grad, read[..., :width]),
             said_grad.flatten(0, 1).sum(0),
         )
         return None, None, None, drive_grad, *weight_grads, *state_grads
-
-
-def _product(x: Float[Tensor, "B T X"], y: Float[Tensor, "B T Y"]) -> Float[Tensor, "X Y"]:
-    return x.flatten(0, 1).t() @ y.flatten(0, 1)

@@ -37,6 +37,8 @@ REALS = {
 NARROW = {torch.bfloat16: 1, torch.float16: 2}
 # steps between two states that the forward of a matrix memory keeps for its backward
 WINDOW = 64
+# units, features or neurons that a kernel takes together
+LANES = 16
 HERE = pathlib.Path(__file__).parent
 log = logging.getLogger("recurra")
 
@@ -240,6 +242,19 @@ def dense(x: Tensor) -> Tensor:
     if x.is_contiguous() and not x.is_neg() and not x.is_conj():
         return x
     return x.resolve_conj().resolve_neg().contiguous()
+
+
+def full(x: Tensor, *axes: int, fill: float = 0.0) -> Tensor:
+    """As many as fill the kernels' lanes, along axes counted from the last; those that are not there are `fill`."""
+    pads = [0] * (2 * -min(axes))
+    for axis in axes:
+        pads[-2 * axis - 1] = -x.shape[axis] % LANES
+    return torch.nn.functional.pad(x, pads, value=fill) if any(pads) else x
+
+
+def mask(x: Tensor | None) -> Tensor | None:
+    """A mask without gaps, if there is one."""
+    return None if x is None else x.contiguous()
 
 
 def fresh(like: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def scan(
         bonus: of `before`, in the state's type.
         before: the query reads before the write.
     """
-    reset = None if reset is None else reset.contiguous()
+    reset = native.mask(reset)
     read, last = run(kernel, int(before), *tensors, log_decay, bonus, state, reset)
     return read, last
 

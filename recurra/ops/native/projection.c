@@ -86,20 +86,9 @@ static void backward(const Backward *f, I b, REAL *room) {
     }
 }
 
-#define EVERY_ROW(pass) \
+#define BOTH_WAYS(pass) \
     CHECK(f, fields) \
-    const I size = f->z.M * f->z.N, threads = enough(f->z.batch * f->z.T * 2 * f->z.U * size, f->z.threads); \
-    I failed = 0; \
-    _Pragma("omp parallel num_threads(threads)") \
-    { \
-        unsigned old = flush_on(); \
-        REAL *room = aligned_alloc(64, sizeof(REAL) * (2 * f->z.U + size)); \
-        if (!room) failed = 1; \
-        _Pragma("omp for schedule(dynamic)") \
-        for (I b = 0; b < f->z.batch; b++) if (room) pass(f, b, room); \
-        free(room); \
-        flush_off(old); \
-    } \
-    return failed;
-I projection_forward(const Forward *f, I fields) { EVERY_ROW(forward) }
-I projection_backward(const Backward *f, I fields) { EVERY_ROW(backward) }
+    const I size = f->z.M * f->z.N; \
+    EVERY_ROW(pass, f, f->z.batch * f->z.T * 2 * f->z.U * size, 2 * f->z.U + size);
+I projection_forward(const Forward *f, I fields) { BOTH_WAYS(forward) }
+I projection_backward(const Backward *f, I fields) { BOTH_WAYS(backward) }

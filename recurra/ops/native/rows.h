@@ -36,3 +36,20 @@ INLINE void add_dots(REAL *y, const REAL *A, const REAL *x, I n, I wide) {
         put(y + i, get(y + i) + sums16(s));
     }
 }
+
+/* a pass over every row, those of a batch at once on threads, each with room for so many numbers of its own */
+#define EVERY_ROW(pass, f, work, size) do { \
+    const I threads = enough(work, (f)->z.threads); \
+    I failed = 0; \
+    _Pragma("omp parallel num_threads(threads)") \
+    { \
+        unsigned old = flush_on(); \
+        REAL *room = aligned_alloc(64, sizeof(REAL) * up(size)); \
+        if (!room) failed = 1; \
+        _Pragma("omp for schedule(dynamic)") \
+        for (I b = 0; b < (f)->z.batch; b++) if (room) pass(f, b, room); \
+        free(room); \
+        flush_off(old); \
+    } \
+    return failed; \
+} while (0)

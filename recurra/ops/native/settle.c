@@ -172,23 +172,14 @@ static void backward(const Backward *f, I b, REAL *room) {
     }
 }
 
-#define EVERY_ROW(pass, SIZE) \
-    CHECK(f, fields) \
-    const I P = f->z.P, S = f->z.loops, threads = enough(f->z.batch * f->z.T * P * P / 8, f->z.threads); \
-    I failed = 0; \
-    _Pragma("omp parallel num_threads(threads)") \
-    { \
-        unsigned old = flush_on(); \
-        REAL *room = aligned_alloc(64, sizeof(REAL) * up(SIZE)); \
-        if (!room) failed = 1; \
-        _Pragma("omp for schedule(dynamic)") \
-        for (I b = 0; b < f->z.batch; b++) if (room) pass(f, b, room); \
-        free(room); \
-        flush_off(old); \
-    } \
-    (void)S; \
-    return failed;
-I settle_forward(const Forward *f, I fields) { EVERY_ROW(forward, 2 * WINDOW * P + 3 * P + 2 * WINDOW + W) }
+#define WORK(z) ((z).batch * (z).T * (z).P * (z).P / 8)
+I settle_forward(const Forward *f, I fields) {
+    CHECK(f, fields)
+    const I P = f->z.P;
+    EVERY_ROW(forward, f, WORK(f->z), 2 * WINDOW * P + 3 * P + 2 * WINDOW + W);
+}
 I settle_backward(const Backward *f, I fields) {
-    EVERY_ROW(backward, (1 + 2 * S) * WINDOW * P + 2 * W * P + 4 * P + WINDOW + 3 * (WINDOW * S + W))
+    CHECK(f, fields)
+    const I P = f->z.P, S = f->z.loops;
+    EVERY_ROW(backward, f, WORK(f->z), (1 + 2 * S) * WINDOW * P + 2 * W * P + 4 * P + WINDOW + 3 * (WINDOW * S + W));
 }

@@ -3,7 +3,7 @@
 import torch
 
 from recurra.ops.outer import Outer
-from recurra.ops.steps import restart
+from recurra.ops.steps import by_step, restart
 from recurra.shapes import Float, Tensor
 
 
@@ -14,8 +14,8 @@ def declines(record: Outer, state: Tensor) -> str | None:
 
 def scan(record: Outer, state: Float[Tensor, "B H K V"]) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
     steps = record.key.shape[1]
-    decays = [None] * steps if record.log_decay is None else record.log_decay.unbind(1)
-    resets = [None] * steps if record.reset is None else record.reset.unbind(1)
+    decays = by_step(record.log_decay, steps)
+    resets = by_step(record.reset, steps)
     inputs = (x.unbind(1) for x in (record.query, record.key, record.value))
     reads = []
     for query, key, value, log_decay, begins in zip(*inputs, decays, resets, strict=True):

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from recurra.ops.projection import Projection, Rule
 from recurra.ops.projection.loop import changes
-from recurra.ops.steps import restart
+from recurra.ops.steps import product, restart
 from recurra.shapes import Bool, Float, Tensor
 
 State = tuple[Float[Tensor, "B U"], Float[Tensor, "B M N"]]
@@ -96,15 +96,16 @@ class _Adjoint(Function):
             hidden, memory = h, m
             feeds.append(f)
             driven.append(d)
-        f, d = torch.stack(feeds[::-1]), torch.stack(driven[::-1])
+        f, d = torch.stack(feeds[::-1], 1), torch.stack(driven[::-1], 1)
+        hiddens, memories, after = (x.transpose(0, 1) for x in (hiddens, memories, after))
         change = None
         if ctx.needs_input_grad[5]:
             change = (torch.stack(given[::-1]).mT @ moved).sum_to_size(matrices.shape)
         return (
-            None, None, None, f.transpose(0, 1), d.transpose(0, 1), change, _product(f, hiddens),
-            None if feed_memory is None else _product(f, memories),
-            None if recur_hidden is None else _product(d, hiddens),
-            _product(d, after), hidden, memory,
+            None, None, None, f, d, change, product(f, hiddens),
+            None if feed_memory is None else product(f, memories),
+            None if recur_hidden is None else product(d, hiddens),
+            product(d, after), hidden, memory,
         )  # fmt: skip
 
 
@@ -130,8 +131,3 @@ def _slopes(
         drive, hidden = (x.flatten(0, 1).detach().requires_grad_() for x in (drives, hiddens))
         by_drive, by_hidden = torch.autograd.grad(rule(drive, hidden).sum(), (drive, hidden), materialize_grads=True)
     return by_drive.view_as(drives), by_hidden.view_as(hiddens)
-
-
-def _product(x: Float[Tensor, "T B X"], y: Float[Tensor, "T B *Y"]) -> Float[Tensor, "X Z"]:
-    # rows by themselves: half of the rounding of one long sum
-    return (x.permute(1, 2, 0) @ y.flatten(2).transpose(0, 1)).sum(0)

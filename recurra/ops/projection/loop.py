@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from recurra.ops.block import apply
 from recurra.ops.projection import Projection
-from recurra.ops.steps import restart
+from recurra.ops.steps import by_step, restart
 from recurra.shapes import Float, Tensor
 
 BLOCK = 64  # steps whose matrices exist at once
@@ -27,8 +27,8 @@ def scan(
     record: Projection, state: tuple[Float[Tensor, "B U"], Float[Tensor, "B M N"]]
 ) -> tuple[Float[Tensor, "B T U"], tuple[Float[Tensor, "B U"], Float[Tensor, "B M N"]]]:
     steps = record.feed.shape[1]
-    resets = [None] * steps if record.reset is None else record.reset.unbind(1)
-    valids = [None] * steps if record.valid is None else record.valid.unbind(1)
+    resets = by_step(record.reset, steps)
+    valids = by_step(record.valid, steps)
     feeds, drives = record.feed.unbind(1), record.drive.unbind(1)
     hidden, memory = state
     matrices, reads = changes(record.generator, record.span), []

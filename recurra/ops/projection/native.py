@@ -5,14 +5,13 @@ from typing import Any
 import torch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from recurra.ops import native
 from recurra.ops.projection import Projection, Rule, rules
 from recurra.ops.projection.adjoint import matrices
+from recurra.ops.steps import product
 from recurra.shapes import Float, Tensor
 
-LANES = 16  # units, and polynomials, that the kernel takes together
 GATES: dict[Rule, int] = {rules.tanh: 0, rules.gated: 1}  # the kernel's rules, and what each reads beside what is new
 State = tuple[Float[Tensor, "B U"], Float[Tensor, "B M N"]]
 
@@ -29,31 +28,23 @@ def scan(record: Projection, state: State) -> tuple[Float[Tensor, "B T U"], Stat
     feed, drive, span, generator, rule, feed_hidden, feed_memory, recur_hidden, recur_memory, reset, valid = record
     hidden, memory = state
     gates, (M, N), U = GATES[rule], memory.shape[1:], hidden.shape[1]
-    change = _full(matrices(generator, span), -2, -1)
+    change = native.full(matrices(generator, span), -2, -1)
     # gates and signals of units and of polynomials each end with zeros
     tensors = (
         feed.contiguous(),
-        _full(drive.unflatten(2, (-1, U)), -1).flatten(2),
-        _full(feed_hidden, -1),
-        None if feed_memory is None else _full(feed_memory.unflatten(1, (M, N)), -1).flatten(1),
-        None if recur_hidden is None else _full(recur_hidden.unflatten(0, (-1, U)), -1, -2).flatten(0, 1),
-        _full(recur_memory.unflatten(1, (M, N)).unflatten(0, (-1, U)), -1, -3).flatten(0, 1).flatten(1),
-        _full(hidden, -1),
-        _full(memory, -1),
+        native.full(drive.unflatten(2, (-1, U)), -1).flatten(2),
+        native.full(feed_hidden, -1),
+        None if feed_memory is None else native.full(feed_memory.unflatten(1, (M, N)), -1).flatten(1),
+        None if recur_hidden is None else native.full(recur_hidden.unflatten(0, (-1, U)), -1, -2).flatten(0, 1),
+        native.full(recur_memory.unflatten(1, (M, N)).unflatten(0, (-1, U)), -1, -3).flatten(0, 1).flatten(1),
+        native.full(hidden, -1),
+        native.full(memory, -1),
     )
     tensors = tuple(None if x is None else x.contiguous() for x in tensors)
-    inputs = gates, change, *(None if mask is None else mask.contiguous() for mask in (reset, valid)), *tensors
+    inputs = gates, change, *map(native.mask, (reset, valid)), *tensors
     tracked = native.tracked(change, *tensors)
     read, hidden, memory = _Projection.apply(*inputs) if tracked else _forward((None,) * 4, *inputs)
     return read[..., :U], (hidden[:, :U], memory[..., :N])
-
-
-def _full(x: Float[Tensor, "..."], *axes: int) -> Float[Tensor, "..."]:
-    """As many units or polynomials as fill the kernel's lanes, along these axes."""
-    pads = [0] * (2 * -min(axes))
-    for axis in axes:
-        pads[-2 * axis - 1] = -x.shape[axis] % LANES
-    return F.pad(x, pads) if any(pads) else x
 
 
 def _fields(gates: int, change: Tensor, *inputs: Any) -> tuple[Any, ...]:
@@ -107,13 +98,8 @@ class _Projection(Function):
             moved[..., 0] -= fed
             given = (given.mT @ moved).transpose(0, 1).sum_to_size(change.shape)
         return (
-            None, given, None, None, f, d, _product(f, hiddens),
-            None if feed_memory is None else _product(f, memories),
-            None if recur_hidden is None else _product(d, hiddens),
-            _product(d, after), hidden_grad, memory_grad,
+            None, given, None, None, f, d, product(f, hiddens),
+            None if feed_memory is None else product(f, memories),
+            None if recur_hidden is None else product(d, hiddens),
+            product(d, after), hidden_grad, memory_grad,
         )  # fmt: skip
-
-
-def _product(x: Float[Tensor, "B T X"], y: Float[Tensor, "B T Y"]) -> Float[Tensor, "X Y"]:
-    # rows by themselves: half of the rounding of one long sum
-    return (x.mT @ y).sum(0)

@@ -3,7 +3,7 @@
 import torch
 
 from recurra.ops.selective import Selective
-from recurra.ops.steps import restart
+from recurra.ops.steps import by_step, restart
 from recurra.shapes import Float, Tensor
 
 
@@ -13,7 +13,7 @@ def declines(record: Selective, state: Tensor) -> str | None:
 
 
 def scan(record: Selective, state: Float[Tensor, "B D N"]) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"]]:
-    resets = [None] * record.x.shape[1] if record.reset is None else record.reset.unbind(1)
+    resets = by_step(record.reset, record.x.shape[1])
     inputs = (x.unbind(1) for x in (record.x, record.step, record.write, record.query))
     reads = []
     for x, step, write, query, begins in zip(*inputs, resets, strict=True):

@@ -20,7 +20,7 @@ def declines(record: Selective, state: Tensor) -> str | None:
 
 def scan(record: Selective, state: Float[Tensor, "B D N"]) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"]]:
     *tensors, reset = record
-    reset = None if reset is None else reset.contiguous()
+    reset = native.mask(reset)
     read, last = run("selective", 0, *tensors, state, reset)
     return read, last
 

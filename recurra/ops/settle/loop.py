@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from recurra.ops.settle import Settle
-from recurra.ops.steps import restart
+from recurra.ops.steps import by_step, restart
 from recurra.shapes import Float, Tensor
 
 State = tuple[Float[Tensor, "B D"], Float[Tensor, "B DD"]]
@@ -17,8 +17,8 @@ def declines(record: Settle, state: State) -> str | None:
 
 def scan(record: Settle, state: State) -> tuple[Float[Tensor, "B T D"], State]:
     steps, (gain, bias) = record.drive.shape[1], record.norm
-    resets = [None] * steps if record.reset is None else record.reset.unbind(1)
-    valids = [None] * steps if record.valid is None else record.valid.unbind(1)
+    resets = by_step(record.reset, steps)
+    valids = by_step(record.valid, steps)
     reads = []
     for drive, begins, happens in zip(record.drive.unbind(1), resets, valids, strict=True):
         h, fast = state if begins is None else (restart(begins, part) for part in state)

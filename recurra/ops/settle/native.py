@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from recurra.ops import native
 from recurra.ops.settle import Settle
+from recurra.ops.steps import product
 from recurra.shapes import Float, Tensor
 
-LANES = 16  # features that the kernel takes together
 State = tuple[Float[Tensor, "B D"], Float[Tensor, "B DD"]]
 
 
@@ -29,10 +28,11 @@ def scan(record: Settle, state: State) -> tuple[Float[Tensor, "B T D"], State]:
     D = drive.shape[2]
     # the kernel reads it by what it multiplies
     fast = fast.unflatten(1, (D, D)).mT
-    reset, valid = (None if mask is None else mask.contiguous() for mask in (reset, valid))
-    vectors, square = (0, -D % LANES), (0, -D % LANES, 0, -D % LANES)
-    pads = vectors, square, vectors, vectors, square
-    tensors = [F.pad(x, pad).contiguous() for x, pad in zip((drive, recurrent, norm, hidden, fast), pads, strict=True)]
+    reset, valid = map(native.mask, (reset, valid))
+    vectors, squares = (drive, norm, hidden), (recurrent, fast)
+    drive, norm, hidden = (native.full(x, -1).contiguous() for x in vectors)
+    recurrent, fast = (native.full(x, -1, -2).contiguous() for x in squares)
+    tensors = drive, recurrent, norm, hidden, fast
     numbers = torch.tensor([decay, rate], dtype=torch.float64)
     inputs = D, loops, numbers, reset, valid, *tensors
     read, hidden, fast = _Settle.apply(*inputs) if native.tracked(*tensors) else _forward((None, None, None), *inputs)
@@ -82,5 +82,5 @@ class _Settle(Function):
             "settle", "backward", *fields, steps, sharpness, marks, native.given(read_grad, drive), hidden_grad,
             fast_grad, drive_grad, norm_grad,
         )  # fmt: skip
-        recurrent_grad = drive_grad.flatten(0, 1).T @ steps[:, :, 0].flatten(0, 1)
+        recurrent_grad = product(drive_grad, steps[:, :, 0])
         return None, None, None, None, None, drive_grad, recurrent_grad, norm_grad.sum(0), hidden_grad, fast_grad

@@ -3,7 +3,7 @@
 import torch
 
 from recurra.ops.state_space import StateSpace
-from recurra.ops.steps import restart
+from recurra.ops.steps import by_step, restart
 from recurra.shapes import Float, Inexact, Tensor
 
 
@@ -17,8 +17,8 @@ def scan(
 ) -> tuple[Float[Tensor, "B T D"], Inexact[Tensor, "B D N"]]:
     steps = record.x.shape[1]
     decay = record.log_decay.exp()
-    resets = [None] * steps if record.reset is None else record.reset.unbind(1)
-    valids = [None] * steps if record.valid is None else record.valid.unbind(1)
+    resets = by_step(record.reset, steps)
+    valids = by_step(record.valid, steps)
     reads = []
     for x, begins, happens in zip(record.x.unbind(1), resets, valids, strict=True):
         before = state if begins is None else restart(begins, state)

@@ -2,7 +2,7 @@
 
 import torch
 
-from recurra.ops.steps import restart
+from recurra.ops.steps import by_step, restart
 from recurra.ops.synapse import Synapse
 from recurra.shapes import Float, Tensor
 
@@ -14,8 +14,8 @@ def declines(record: Synapse, state: Tensor) -> str | None:
 
 def scan(record: Synapse, state: Float[Tensor, "B N"]) -> tuple[Float[Tensor, "B T N"], Float[Tensor, "B N"]]:
     steps = record.source.shape[1]
-    resets = [None] * steps if record.reset is None else record.reset.unbind(1)
-    valids = [None] * steps if record.valid is None else record.valid.unbind(1)
+    resets = by_step(record.reset, steps)
+    valids = by_step(record.valid, steps)
     gates, flow = torch.stack([record.slope, record.offset]), torch.stack([record.push, record.conductance])
     # what opens synapses, and what flows through them: of the inputs, of the neurons
     (gates_in, gates), (flow_in, flow) = (

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from recurra.ops import native
 from recurra.ops.synapse import Synapse
 from recurra.shapes import Float, Tensor
 
-LANES, ROWS = 16, 4  # neurons and rows that the kernel takes together
+ROWS = 4  # that the kernel takes together
 
 
 def declines(record: Synapse, state: Tensor) -> str | None:
@@ -25,21 +24,15 @@ def declines(record: Synapse, state: Tensor) -> str | None:
 def scan(record: Synapse, state: Float[Tensor, "B N"]) -> tuple[Float[Tensor, "B T N"], Float[Tensor, "B N"]]:
     source, span, slope, offset, push, conductance, current, leak, capacitance, steps, reset, valid = record
     N = state.shape[1]
-    synapses = torch.stack([_full(part) for part in (slope, offset, push, conductance)], 1)
-    synapses = synapses.unflatten(2, (-1, LANES)).transpose(1, 2).contiguous()
+    synapses = torch.stack([native.full(part, -1) for part in (slope, offset, push, conductance)], 1)
+    synapses = synapses.unflatten(2, (-1, native.LANES)).transpose(1, 2).contiguous()
     # of a neuron that is not there, nothing is divided by zero
-    own = torch.stack([_full(part, 1.0) for part in (current, leak, capacitance)])
-    reset, valid = (None if mask is None else mask.contiguous() for mask in (reset, valid))
-    inputs = native.lines(source), span, synapses, own, _full(state).contiguous(), reset, valid
+    own = torch.stack([native.full(part, -1, fill=1.0) for part in (current, leak, capacitance)])
+    reset, valid = map(native.mask, (reset, valid))
+    inputs = native.lines(source), span, synapses, own, native.full(state, -1).contiguous(), reset, valid
     tracked = native.tracked(*inputs[:5])
     read, last = _Synapse.apply(steps, N, *inputs) if tracked else _forward(None, steps, N, *inputs)
     return read, last[:, :N]
-
-
-def _full(x: Float[Tensor, "*S N"], fill: float = 0.0) -> Float[Tensor, "*S L"]:
-    """As many neurons as fill the kernel's lanes."""
-    lacking = -x.shape[-1] % LANES
-    return F.pad(x, (0, lacking), value=fill) if lacking else x
 
 
 def _fields(steps: int, N: int, *inputs: Tensor | None) -> tuple[Any, ...]:
