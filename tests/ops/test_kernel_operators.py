@@ -25,7 +25,8 @@ NARROW = (
 )
 WIDE = (
     *NARROW, "diag-complex", "outer-no-decay", "conv", "conv-plain", "selective", "cell-dense", "cell-diagonal",
-    "cell-none", "cell-lstm",
+    "cell-none", "cell-lstm", "liquid", "liquid-complex", "settle", "synapse", "projection-tanh", "projection-gated",
+    "machine-tape", "machine-linked",
 )  # fmt: skip
 CASES = [(name, torch.float32) for name in WIDE] + [(name, torch.bfloat16) for name in NARROW]
 

@@ -5,20 +5,21 @@ from which backward runs those between again. Gradients of weights are one produ
 """
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import torch
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from recurra.ops import native
 from recurra.ops.machine import Linked, Machine, Tape, content
 from recurra.ops.machine.loop import State
+from recurra.ops.native.operators import Given, Kernel, run
 from recurra.ops.steps import gaps, product
-from recurra.shapes import Bool, Float, Int, Tensor
+from recurra.shapes import Float, Tensor
 
 ENGINES = {Tape: "tape", Linked: "linked"}
+# without links there are fewer results, and how many is a kernel's own
+UNLINKED = "unlinked"
 # steps between two memories that are kept, and tensors of a memory's state: enums of the C source
 WINDOW, PARTS = 32, 6
 # features of a panel of weights
@@ -46,9 +47,10 @@ def scan(record: Machine, state: State) -> tuple[Float[Tensor, "B T DR"], State]
         interface, interface_bias = native.full(interface, -2), native.full(interface_bias, -1)
     reset = native.mask(reset)
     counts = None if valid is None else valid.sum(1)
-    inputs = (drive, recurrent, interface, interface_bias, h, c, *others)
-    run = _Machine.apply if native.tracked(*inputs) else _run
-    read, h, c, *others = run(memory, reset, counts, *inputs)
+    sizes = torch.tensor([*map(int, memory)])
+    inputs = (drive, recurrent, interface, interface_bias, h, c, *others, sizes, reset, counts)
+    name = UNLINKED if isinstance(memory, Linked) and not memory.links else ENGINES[type(memory)]
+    read, h, c, *others = run(name, 0, *inputs)
     if units:
         read, h, c = torch.cat([read[..., :width], read[..., width + units :]], -1), h[:, :width], c[:, :width]
     return read, (h, c, *others)
@@ -67,84 +69,76 @@ def _panels(weight: Float[Tensor, "N M"]) -> Float[Tensor, " NM"]:
 
 
 def _machine(
-    memory: Tape | Linked,
-    reset: Bool[Tensor, "B T"] | None,
-    counts: Int[Tensor, " B"] | None,
-    drive: Float[Tensor, "B T _"],
-    weights: tuple[Float[Tensor, "..."], Float[Tensor, "..."]],
-    lie: bool,
-    bias: Float[Tensor, " I"],
-    first: Sequence[Tensor],
+    drive: Float[Tensor, "B T _"], weights: tuple[Tensor, Tensor], lie: bool, rest: Given
 ) -> tuple[Tensor | int | None, ...]:
     """The struct `Machine` of the C source; weights: R and that of what is said, in panels unless they lie."""
+    bias, *first, memory, reset, counts = rest
     B, T, _ = drive.shape
-    parts = memory.state + (0,) * (PARTS - len(memory.state))
-    rest = torch.full((1,), content.REST, dtype=drive.dtype)
-    sizes = (B, T, first[0].shape[1], memory.read, len(bias), *map(int, memory), *parts)
-    return drive, *sizes, *weights, int(lie), bias, rest, reset, counts, *_state(first)
+    units, parts = first[0].shape[1], [part.shape[1] for part in first[2:]]
+    parts += [0] * (1 + PARTS - len(parts))
+    like = torch.full((1,), content.REST, dtype=drive.dtype)
+    sizes = (B, T, units, parts[0], len(bias), *memory.tolist(), *parts[1:])
+    return drive, *sizes, *weights, int(lie), bias, like, reset, counts, *_state(first)
 
 
-def _state(tensors: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+def _state(tensors: Given) -> Given:
     """A state as the kernels take it: those tensors that no memory of its kind has are not there."""
     return (*tensors, *(None,) * (3 + PARTS - len(tensors)))
 
 
-def _run(
-    memory: Tape | Linked,
-    reset: Tensor | None,
-    counts: Tensor | None,
-    *inputs: Tensor,
-    kept: Sequence[Tensor | None] = (),
-) -> tuple[Tensor, ...]:
-    """What is read, and the last state. Backward needs what is `kept`: gates, cells, what is said, and memories."""
-    drive, recurrent, interface, bias, *first = map(native.dense, inputs)
+def _dense(tensors: Given) -> Given:
+    return [None if x is None else native.dense(x) for x in tensors]
+
+
+def _fresh(keep: bool, kind: int, inputs: Given) -> tuple[Tensor, ...]:
+    drive, recurrent, _, bias, *first = inputs[:-3]
+    B, T, wide = drive.shape
+    outputs = drive.new_empty((B, T, recurrent.shape[1])), *map(native.fresh, first)
+    if not keep:
+        return outputs
+    # gates, cells, what is said, and memories
+    sizes = (T, wide), (T, wide // 4), (T, len(bias)), ((T - 1) // WINDOW, sum(part.shape[1] for part in first[3:]))
+    return *outputs, *(drive.new_empty((B, *size)) for size in sizes)
+
+
+def _forward(engine: str, kind: int, inputs: Given, outputs: Sequence[Tensor]) -> None:
+    drive, recurrent, interface, *rest = _dense(inputs)
+    states = len(inputs) - 7
+    read, last, kept = outputs[0], outputs[1 : 1 + states], outputs[1 + states :]
     # a single step is done before panels would be filled
     lie = drive.shape[1] == 1
     weights = (recurrent, interface) if lie else (_panels(recurrent.t()), _panels(interface.t()))
-    machine = _machine(memory, reset, counts, drive, weights, lie, bias, first)
-    last = [torch.empty_like(x) for x in first]
-    read = drive.new_empty(*drive.shape[:2], recurrent.shape[1])
+    machine = _machine(drive, weights, lie, rest)
+    native.call(engine, "forward", *machine, *_state(last), read, *(kept or (None,) * 4), torch.get_num_threads())
+
+
+def _saves(kind: int, everything: Given, read: Tensor) -> Given:
+    """The drive is in the gates; and what the network heard is what was read a step before."""
+    _, *rest, gates, cells, said, marks = everything
+    return gates, *rest, read, cells, said, marks
+
+
+def _backward(engine: str, kind: int, wanted: Sequence[bool], saved: Given, grads: Given) -> Given:
+    gates, recurrent, interface, *rest, read, cells, said, marks = _dense(saved)
+    read_grad, *last_grads = grads
+    reset, first = rest[-2], rest[1:-3]
+    state_grads = [native.owned(grad, x) for grad, x in zip(last_grads, first, strict=True)]
+    drive_grad, said_grad = native.fresh(gates), native.fresh(said)
     native.call(
-        ENGINES[type(memory)], "forward", *machine, *_state(last), read, *(kept or (None,) * 4), torch.get_num_threads()
+        engine, "backward", *_machine(gates, (_panels(recurrent), _panels(interface)), False, rest),
+        gates, cells, said, marks, native.given(read_grad, read), *_state(state_grads), drive_grad, said_grad,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    heard = torch.cat([torch.cat([first[0], first[2]], -1)[:, None], read[:, :-1]], 1)
+    heard = heard if reset is None else heard.masked_fill(reset[..., None], 0)
+    weight_grads = (
+        product(drive_grad, heard),
+        product(said_grad, read[..., : interface.shape[1]]),
+        said_grad.flatten(0, 1).sum(0),
     )
-    return read, *last
+    return drive_grad, *weight_grads, *state_grads, None, None, None
 
 
-class _Machine(Function):
-    @staticmethod
-    def forward(ctx: Any, memory: Tape | Linked, reset: Tensor | None, counts: Tensor | None, *inputs: Tensor) -> Any:
-        drive, interface = inputs[0], inputs[2]
-        B, T, wide = drive.shape
-        sizes = (T, wide), (T, wide // 4), (T, len(interface)), ((T - 1) // WINDOW, sum(memory.state))
-        kept = [drive.new_empty(B, *size) for size in sizes]
-        read, *last = _run(memory, reset, counts, *inputs, kept=kept)
-        ctx.memory = memory
-        # the drive is in what is kept
-        ctx.save_for_backward(reset, counts, read, *inputs[1:], *kept)
-        return read, *last
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        reset, counts, read, recurrent, interface, bias, *first, gates, cells, said, marks = ctx.saved_tensors
-        read_grad, *last_grads = grad_outputs
-        recurrent, interface, *first = map(native.dense, (recurrent, interface, *first))
-        state_grads = [native.owned(grad, x) for grad, x in zip(last_grads, first, strict=True)]
-        weights = _panels(recurrent), _panels(interface)
-        drive_grad, said_grad = torch.empty_like(gates), torch.empty_like(said)
-        native.call(
-            ENGINES[type(ctx.memory)], "backward",
-            *_machine(ctx.memory, reset, counts, gates, weights, False, native.dense(bias), first),
-            gates, cells, said, marks, native.given(read_grad, read), *_state(state_grads), drive_grad, said_grad,
-            torch.get_num_threads(),
-        )  # fmt: skip
-        # what the network heard at each step is what was read a step before
-        heard = torch.cat([torch.cat([first[0], first[2]], -1)[:, None], read[:, :-1]], 1)
-        heard = heard if reset is None else heard.masked_fill(reset[..., None], 0)
-        width = interface.shape[1]
-        weight_grads = (
-            product(drive_grad, heard),
-            product(said_grad, read[..., :width]),
-            said_grad.flatten(0, 1).sum(0),
-        )
-        return None, None, None, drive_grad, *weight_grads, *state_grads
+for _name, _engine, _states in (("tape", "tape", 6), ("linked", "linked", 9), (UNLINKED, "linked", 7)):
+    _passes = partial(_forward, _engine), partial(_backward, _engine)
+    native.KERNELS[_name] = Kernel(_fresh, *_passes, results=1 + _states, saves=_saves)

@@ -1,12 +1,11 @@
 """`Projection` in C, for the rules that the kernel knows: one row after another, gradients as `adjoint` has them."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
+from recurra.ops.native.operators import Given, Kernel, run
 from recurra.ops.projection import Projection, Rule, rules
 from recurra.ops.projection.adjoint import matrices
 from recurra.ops.steps import product
@@ -40,66 +39,56 @@ def scan(record: Projection, state: State) -> tuple[Float[Tensor, "B T U"], Stat
         native.full(hidden, -1),
         native.full(memory, -1),
     )
-    tensors = tuple(None if x is None else x.contiguous() for x in tensors)
-    inputs = gates, change, *map(native.mask, (reset, valid)), *tensors
-    tracked = native.tracked(change, *tensors)
-    read, hidden, memory = _Projection.apply(*inputs) if tracked else _forward((None,) * 4, *inputs)
+    tensors = (None if x is None else x.contiguous() for x in tensors)
+    read, hidden, memory = run("projection", gates, change, *map(native.mask, (reset, valid)), *tensors)
     return read[..., :U], (hidden[:, :U], memory[..., :N])
 
 
-def _fields(gates: int, change: Tensor, *inputs: Any) -> tuple[Any, ...]:
+def _fields(gates: int, inputs: Given) -> tuple[Tensor | int | None, ...]:
     """The struct `Projection` of the C source."""
-    reset, valid, feed, drive, *weights, hidden, memory = inputs
+    change, reset, valid, feed, drive, *weights, hidden, memory = inputs
     turned = (None if x is None else x.T.contiguous() for x in weights[2:])
     rows = change.stride(1) if change.shape[1] > 1 else 0
     sizes = *feed.shape, hidden.shape[1], memory.shape[2], gates, torch.get_num_threads()
     return feed, drive, change, rows, change.stride(0), *weights, *turned, hidden, memory, reset, valid, *sizes
 
 
-def _forward(kept: tuple[Tensor | None, ...], *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Read and last state; what the backward needs goes to `kept`."""
-    *_, hidden, memory = inputs
-    read, *last = hidden.new_empty((*inputs[4].shape[:2], hidden.shape[1])), *map(torch.empty_like, (hidden, memory))
-    fields = _fields(*inputs)
-    native.call("projection", "forward", *fields, *last, read, *kept)
-    return read, last[0], last[1]
+def _fresh(keep: bool, gates: int, inputs: Given) -> tuple[Tensor, ...]:
+    drive, *_, hidden, memory = inputs[4:]
+    B, T, GU = drive.shape
+    U, MN = hidden.shape[1], memory.shape[1] * memory.shape[2]
+    outputs = drive.new_empty((B, T, U)), native.fresh(hidden), native.fresh(memory)
+    # of every step: h and m before it, m after it, and what drove h
+    return (*outputs, *(drive.new_empty((B, T, size)) for size in (U, MN, MN, GU))) if keep else outputs
 
 
-class _Projection(Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        drive, *_, hidden, memory = inputs[5:]
-        B, T, GU = drive.shape
-        # of every step: h and m before it, m after it, and what drove h
-        sizes = hidden.shape[1], memory[0].numel(), memory[0].numel(), GU
-        kept = tuple(drive.new_empty((B, T, size)) for size in sizes)
-        ctx.gates = inputs[0]
-        ctx.save_for_backward(*inputs[1:], *kept)
-        ctx.set_materialize_grads(False)
-        return _forward(kept, *inputs)
+def _forward(gates: int, inputs: Given, outputs: Sequence[Tensor]) -> None:
+    read, hidden, memory, *kept = outputs
+    native.call("projection", "forward", *_fields(gates, inputs), hidden, memory, read, *(kept or (None,) * 4))
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        *inputs, hiddens, memories, after, drives = ctx.saved_tensors
-        change, _, _, feed, _, feed_hidden, feed_memory, recur_hidden, _, hidden, memory = inputs
-        read_grad, *last_grads = grad_outputs
-        hidden_grad, memory_grad = (native.owned(g, x) for g, x in zip(last_grads, (hidden, memory), strict=True))
-        f, d = torch.empty_like(feed), torch.empty_like(drives)
-        given = feed.new_empty((*feed.shape, memory.shape[2])) if ctx.needs_input_grad[1] else None
-        fields = _fields(ctx.gates, *inputs)
-        native.call(
-            "projection", "backward", *fields, hiddens, drives, native.given(read_grad, hiddens), hidden_grad,
-            memory_grad, f, d, given,
-        )  # fmt: skip
-        if given is not None:
-            fed = feed + hiddens @ feed_hidden.T + (0 if feed_memory is None else memories @ feed_memory.T)
-            moved = memories.view_as(given).clone()
-            moved[..., 0] -= fed
-            given = (given.mT @ moved).transpose(0, 1).sum_to_size(change.shape)
-        return (
-            None, given, None, None, f, d, product(f, hiddens),
-            None if feed_memory is None else product(f, memories),
-            None if recur_hidden is None else product(d, hiddens),
-            product(d, after), hidden_grad, memory_grad,
-        )  # fmt: skip
+
+def _backward(gates: int, wanted: Sequence[bool], saved: Given, grads: Given) -> Given:
+    *inputs, hiddens, memories, after, drives = saved
+    change, _, _, feed, _, feed_hidden, feed_memory, recur_hidden, _, hidden, memory = inputs
+    read_grad, *last_grads = grads
+    hidden_grad, memory_grad = (native.owned(g, x) for g, x in zip(last_grads, (hidden, memory), strict=True))
+    f, d = native.fresh(feed), native.fresh(drives)
+    given = feed.new_empty((*feed.shape, memory.shape[2])) if wanted[0] else None
+    native.call(
+        "projection", "backward", *_fields(gates, inputs), hiddens, drives, native.given(read_grad, hiddens),
+        hidden_grad, memory_grad, f, d, given,
+    )  # fmt: skip
+    if given is not None:
+        fed = feed + hiddens @ feed_hidden.T + (0 if feed_memory is None else memories @ feed_memory.T)
+        moved = memories.view_as(given).clone()
+        moved[..., 0] -= fed
+        given = (given.mT @ moved).transpose(0, 1).sum_to_size(change.shape)
+    return (
+        given, None, None, f, d, product(f, hiddens),
+        None if feed_memory is None else product(f, memories),
+        None if recur_hidden is None else product(d, hiddens),
+        product(d, after), hidden_grad, memory_grad,
+    )  # fmt: skip
+
+
+native.KERNELS["projection"] = Kernel(_fresh, _forward, _backward, results=3)

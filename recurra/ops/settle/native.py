@@ -3,13 +3,12 @@
 For gradients the forward keeps every step's vectors and the fast weights at the start of every `WINDOW` steps.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
+from recurra.ops.native.operators import Given, Kernel, run
 from recurra.ops.settle import Settle
 from recurra.ops.steps import product
 from recurra.shapes import Float, Tensor
@@ -29,58 +28,50 @@ def scan(record: Settle, state: State) -> tuple[Float[Tensor, "B T D"], State]:
     # the kernel reads it by what it multiplies
     fast = fast.unflatten(1, (D, D)).mT
     reset, valid = map(native.mask, (reset, valid))
-    vectors, squares = (drive, norm, hidden), (recurrent, fast)
-    drive, norm, hidden = (native.full(x, -1).contiguous() for x in vectors)
-    recurrent, fast = (native.full(x, -1, -2).contiguous() for x in squares)
-    tensors = drive, recurrent, norm, hidden, fast
+    drive, hidden = (native.full(x, -1).contiguous() for x in (drive, hidden))
+    recurrent, fast = (native.full(x, -1, -2).contiguous() for x in (recurrent, fast))
     numbers = torch.tensor([decay, rate], dtype=torch.float64)
-    inputs = D, loops, numbers, reset, valid, *tensors
-    read, hidden, fast = _Settle.apply(*inputs) if native.tracked(*tensors) else _forward((None, None, None), *inputs)
+    read, hidden, fast = run("settle", loops, drive, recurrent, norm, hidden, fast, reset, valid, numbers)
     return read[..., :D], (hidden[:, :D], fast[:, :D, :D].mT.flatten(1))
 
 
-def _fields(D: int, loops: int, numbers: Tensor, *inputs: Any) -> tuple[Any, ...]:
+def _fields(loops: int, inputs: Given) -> tuple[Tensor | int | None, ...]:
     """The struct `Settle` of the C source."""
-    reset, valid, drive, recurrent, norm, hidden, fast = inputs
+    drive, recurrent, norm, hidden, fast, reset, valid, numbers = inputs
     B, T, P = drive.shape
-    tensors = drive, recurrent.T.contiguous(), recurrent, norm, hidden, fast
-    return *tensors, reset, valid, numbers, B, T, D, P, loops, torch.get_num_threads()
+    wide = native.full(norm, -1).contiguous()
+    tensors = drive, recurrent.T.contiguous(), recurrent, wide, hidden, fast
+    return *tensors, reset, valid, numbers, B, T, norm.shape[1], P, loops, torch.get_num_threads()
 
 
-def _forward(kept: tuple[Tensor | None, ...], *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Read and last state; what the backward needs goes to `kept`."""
-    drive, *_, hidden, fast = inputs[5:]
-    outputs = torch.empty_like(hidden), torch.empty_like(fast), torch.empty_like(drive)
-    fields = _fields(*inputs)
-    native.call("settle", "forward", *fields, *outputs, *kept)
-    return outputs[2], outputs[0], outputs[1]
+def _fresh(keep: bool, loops: int, inputs: Given) -> tuple[Tensor, ...]:
+    drive, _, _, hidden, fast, *_ = inputs
+    B, T, P = drive.shape
+    outputs = native.fresh(drive), native.fresh(hidden), native.fresh(fast)
+    if not keep:
+        return outputs
+    # of every step: h before it, what it was driven by, what was normed and by how much; and A by windows
+    steps, sharpness = drive.new_empty((B, T, 2 + loops, P)), drive.new_empty((B, T, loops))
+    return *outputs, steps, sharpness, fast.new_empty((B, -(-T // native.WINDOW), P, P))
 
 
-class _Settle(Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        loops, drive, fast = inputs[1], inputs[5], inputs[9]
-        B, T, P = drive.shape
-        # of every step: h before it, what it was driven by, what was normed and by how much; and A by windows
-        steps, sharpness = drive.new_empty((B, T, 2 + loops, P)), drive.new_empty((B, T, loops))
-        kept = steps, sharpness, fast.new_empty((B, -(-T // native.WINDOW), P, P))
-        ctx.numbers = inputs[:3]
-        ctx.save_for_backward(*inputs[3:], *kept)
-        ctx.set_materialize_grads(False)
-        return _forward(kept, *inputs)
+def _forward(loops: int, inputs: Given, outputs: Sequence[Tensor]) -> None:
+    read, hidden, fast, *kept = outputs
+    native.call("settle", "forward", *_fields(loops, inputs), hidden, fast, read, *(kept or (None,) * 3))
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        *inputs, steps, sharpness, marks = ctx.saved_tensors
-        drive, _, norm, hidden, fast = inputs[2:]
-        read_grad, *last_grads = grad_outputs
-        hidden_grad, fast_grad = (native.owned(g, x) for g, x in zip(last_grads, (hidden, fast), strict=True))
-        drive_grad, norm_grad = torch.empty_like(drive), norm.new_empty((len(drive), *norm.shape))
-        fields = _fields(*ctx.numbers, *inputs)
-        native.call(
-            "settle", "backward", *fields, steps, sharpness, marks, native.given(read_grad, drive), hidden_grad,
-            fast_grad, drive_grad, norm_grad,
-        )  # fmt: skip
-        recurrent_grad = product(drive_grad, steps[:, :, 0])
-        return None, None, None, None, None, drive_grad, recurrent_grad, norm_grad.sum(0), hidden_grad, fast_grad
+
+def _backward(loops: int, wanted: Sequence[bool], saved: Given, grads: Given) -> Given:
+    *inputs, steps, sharpness, marks = saved
+    drive, _, norm, hidden, fast, *_ = inputs
+    read_grad, *last_grads = grads
+    hidden_grad, fast_grad = (native.owned(g, x) for g, x in zip(last_grads, (hidden, fast), strict=True))
+    drive_grad, norm_grad = native.fresh(drive), norm.new_empty((len(drive), 2, drive.shape[2]))
+    native.call(
+        "settle", "backward", *_fields(loops, inputs), steps, sharpness, marks, native.given(read_grad, drive),
+        hidden_grad, fast_grad, drive_grad, norm_grad,
+    )  # fmt: skip
+    norm_grad = norm_grad.sum(0)[:, : norm.shape[1]]
+    return drive_grad, product(drive_grad, steps[:, :, 0]), norm_grad, hidden_grad, fast_grad, None, None, None
+
+
+native.KERNELS["settle"] = Kernel(_fresh, _forward, _backward, results=3)

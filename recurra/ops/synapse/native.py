@@ -3,13 +3,12 @@
 For gradients the forward keeps v and the denominator of every fused step, and the backward makes the sigmoids again.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
+from recurra.ops.native.operators import Given, Kernel, run
 from recurra.ops.synapse import Synapse
 from recurra.shapes import Float, Tensor
 
@@ -23,57 +22,56 @@ def declines(record: Synapse, state: Tensor) -> str | None:
 
 def scan(record: Synapse, state: Float[Tensor, "B N"]) -> tuple[Float[Tensor, "B T N"], Float[Tensor, "B N"]]:
     source, span, slope, offset, push, conductance, current, leak, capacitance, steps, reset, valid = record
-    N = state.shape[1]
     synapses = torch.stack([native.full(part, -1) for part in (slope, offset, push, conductance)], 1)
     synapses = synapses.unflatten(2, (-1, native.LANES)).transpose(1, 2).contiguous()
     # of a neuron that is not there, nothing is divided by zero
     own = torch.stack([native.full(part, -1, fill=1.0) for part in (current, leak, capacitance)])
     reset, valid = map(native.mask, (reset, valid))
-    inputs = native.lines(source), span, synapses, own, native.full(state, -1).contiguous(), reset, valid
-    tracked = native.tracked(*inputs[:5])
-    read, last = _Synapse.apply(steps, N, *inputs) if tracked else _forward(None, steps, N, *inputs)
-    return read, last[:, :N]
+    first = native.full(state, -1).contiguous()
+    read, last = run("synapse", steps, native.lines(source), span, synapses, own, first, reset, valid)
+    return read, last[:, : state.shape[1]]
 
 
-def _fields(steps: int, N: int, *inputs: Tensor | None) -> tuple[Any, ...]:
+def _neurons(inputs: Given) -> int:
+    """How many there are: what is heard and is no input."""
+    source, _, synapses, *_ = inputs
+    return len(synapses) - source.shape[2]
+
+
+def _fields(steps: int, inputs: Given) -> tuple[Tensor | int | None, ...]:
     """The struct `Synapse` of the C source."""
     source, span, synapses, own, first, reset, valid = inputs
-    assert source is not None
-    sizes = (*source.shape, N, steps, torch.get_num_threads())
+    sizes = (*source.shape, _neurons(inputs), steps, torch.get_num_threads())
     return *native.rows(source), *native.rows(span), reset, valid, synapses, own, first, *sizes
 
 
-def _forward(kept: Tensor | None, steps: int, N: int, *inputs: Any) -> tuple[Tensor, Tensor]:
-    """Read and last state; what the backward needs goes to `kept`."""
+def _fresh(keep: bool, steps: int, inputs: Given) -> tuple[Tensor, ...]:
     source, first = inputs[0], inputs[4]
-    read, last = source.new_empty((*source.shape[:2], N)), torch.empty_like(first)
-    native.call("synapse", "forward", *_fields(steps, N, *inputs), last, read, kept)
-    return read, last
+    B, T, _ = source.shape
+    outputs = source.new_empty((B, T, _neurons(inputs))), native.fresh(first)
+    # v and the denominator of every fused step, and the last v
+    return (*outputs, source.new_empty((B, T, 2 * steps + 1, first.shape[1]))) if keep else outputs
 
 
-class _Synapse(Function):
-    @staticmethod
-    def forward(ctx: Any, steps: int, N: int, *inputs: Any) -> Any:
-        source, first = inputs[0], inputs[4]
-        kept = source.new_empty((*source.shape[:2], 2 * steps + 1, first.shape[1]))
-        ctx.sizes = steps, N
-        ctx.save_for_backward(*inputs, kept)
-        ctx.set_materialize_grads(False)
-        return _forward(kept, steps, N, *inputs)
+def _forward(steps: int, inputs: Given, outputs: Sequence[Tensor]) -> None:
+    read, last, *kept = outputs
+    native.call("synapse", "forward", *_fields(steps, inputs), last, read, kept[0] if kept else None)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        *inputs, kept = ctx.saved_tensors
-        source, span, synapses, own, first, *_ = inputs
-        read_grad, last_grad = grad_outputs
-        B, T, _ = source.shape
-        read_grad = source.new_zeros((B, T, ctx.sizes[1])) if read_grad is None else native.dense(read_grad)
-        source_grad, span_grad = source.new_empty(source.shape), span.new_empty(span.shape)
-        synapses_grad, own_grad = (x.new_empty((B // ROWS + B % ROWS, *x.shape)) for x in (synapses, own))
-        first_grad = native.owned(last_grad, first)
-        native.call(
-            "synapse", "backward", *_fields(*ctx.sizes, *inputs), kept, read_grad, first_grad, source_grad, span_grad,
-            synapses_grad, own_grad,
-        )  # fmt: skip
-        return None, None, source_grad, span_grad, synapses_grad.sum(0), own_grad.sum(0), first_grad, None, None
+
+def _backward(steps: int, wanted: Sequence[bool], saved: Given, grads: Given) -> Given:
+    *inputs, kept = saved
+    source, span, synapses, own, first, *_ = inputs
+    read_grad, last_grad = grads
+    B, T, _ = source.shape
+    read_grad = source.new_zeros((B, T, _neurons(inputs))) if read_grad is None else native.dense(read_grad)
+    source_grad, span_grad = source.new_empty(source.shape), span.new_empty(span.shape)
+    synapses_grad, own_grad = (x.new_empty((B // ROWS + B % ROWS, *x.shape)) for x in (synapses, own))
+    first_grad = native.owned(last_grad, first)
+    native.call(
+        "synapse", "backward", *_fields(steps, inputs), kept, read_grad, first_grad, source_grad, span_grad,
+        synapses_grad, own_grad,
+    )  # fmt: skip
+    return source_grad, span_grad, synapses_grad.sum(0), own_grad.sum(0), first_grad, None, None
+
+
+native.KERNELS["synapse"] = Kernel(_fresh, _forward, _backward)
