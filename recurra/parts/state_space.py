@@ -11,7 +11,7 @@ from recurra.ops import Scan, StateSpace
 from recurra.ops.discretise import zero_order_hold
 from recurra.parts.hippo import legs_normal
 from recurra.parts.init import log_step_
-from recurra.shapes import Float, Inexact, Tensor, wide
+from recurra.shapes import Float, Inexact, Tensor, state_zeros, wide
 
 STARTS = ("lin", "inv", "legs", "real")
 
@@ -55,9 +55,8 @@ class DiagonalStateSpace(nn.Module):
     def initial_state(self, batch: int) -> Inexact[Tensor, "B D N"]:
         """All zero, for every copy of every feature: complex, or real from a real start."""
         features, units = self.log_rate.shape
-        real = wide(self.log_rate)
-        kind = real if self.frequency is None else real.to_complex()
-        return torch.zeros(batch, features * self.copies, units, dtype=kind, device=self.log_rate.device)
+        zeros = state_zeros(self.log_rate, batch, features * self.copies, units)
+        return zeros if self.frequency is None else torch.complex(zeros, zeros)
 
     def coefficients(self) -> tuple[Inexact[Tensor, "D N"], Inexact[Tensor, "D N"], Inexact[Tensor, "D N"]]:
         """The logarithm of the decay, the weight of the write and that of the read, conjugates included."""

@@ -30,10 +30,12 @@ COMPILED = """
             torch.testing.assert_close(got, exact, rtol=1e-5, atol=1e-6 * max(1, float(exact.detach().abs().max())))
         print(calls == {(engine, way) for engine in engines for way in ("forward", "backward")})
     # one graph, whatever the engines
-    pattern = "gla,deltanet,rwkv7,mamba,mingru,lstm"
-    model = LanguageModel(vocabulary=11, width=16, depth=6, pattern=pattern, hidden=0)
-    inputs, engines = tuple(model.parameters()), ("outer", "delta", "low_rank", "selective", "conv", "diag", "cell")
-    compare(model, torch.randint(11, (2, 20)), inputs, *engines)
+    for pattern, *engines in (
+        ("gla,deltanet,rwkv7,mamba,mingru,lstm", "outer", "delta", "low_rank", "selective", "conv", "diag", "cell"),
+        ("liquid_s4,ltc,fast_weights_rnn,lmu,ntm,dnc", "liquid", "synapse", "settle", "projection", "tape", "linked"),
+    ):
+        model = LanguageModel(vocabulary=11, width=16, depth=6, pattern=pattern, hidden=0)
+        compare(model, torch.randint(11, (2, 20)), tuple(model.parameters()), *engines)
     x = torch.randn(2, 20, 16, requires_grad=True)
     compare(MIXERS["mamba"](16), x, (x,), "conv", "selective", backend="inductor")
     mixer = MIXERS["lru"](16)
@@ -53,7 +55,7 @@ def test_what_is_compiled_runs_the_kernels_and_gives_the_same():
         [sys.executable, "-c", textwrap.dedent(COMPILED)], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["True"] * 4
+    assert done.stdout.split() == ["True"] * 5
 
 
 SCRIPT = """

@@ -20,14 +20,28 @@ def declines(record: Projection, state: State) -> str | None:
     if record.rule not in GATES:
         return "the kernel knows no such rule"
     tensors = (part for part in record[:9] if isinstance(part, Tensor))
+    if torch.compiler.is_compiling() and native.tracked(record.generator, record.span):
+        return "torch.compile sees no gradient of a matrix's exponential"
     return native.declines("projection", *tensors, *state)
+
+
+@torch.library.custom_op("recurra::matrices", mutates_args=())
+def _matrices(generator: Tensor, span: Tensor) -> Tensor:
+    """As `matrices`, for every row: how many there are may not depend on numbers."""
+    return matrices(generator, span).expand(-1, len(span), -1, -1).contiguous()
+
+
+@_matrices.register_fake
+def _(generator: Tensor, span: Tensor) -> Tensor:
+    return span.new_empty((span.shape[1], span.shape[0], *generator.shape))
 
 
 def scan(record: Projection, state: State) -> tuple[Float[Tensor, "B T U"], State]:
     feed, drive, span, generator, rule, feed_hidden, feed_memory, recur_hidden, recur_memory, reset, valid = record
     hidden, memory = state
     gates, (M, N), U = GATES[rule], memory.shape[1:], hidden.shape[1]
-    change = native.full(matrices(generator, span), -2, -1)
+    made = _matrices if torch.compiler.is_compiling() else matrices
+    change = native.full(made(generator, span), -2, -1)
     # gates and signals of units and of polynomials each end with zeros
     tensors = (
         feed.contiguous(),
