@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from recurra.train.progress import Screen
+
 # seconds between plain lines
 PAUSE = 15.0
 
@@ -130,4 +132,5 @@ class LiveBoard(Board):
 
 def for_stderr() -> LiveBoard | LineBoard:
     """A table where stderr is a terminal, otherwise lines."""
-    return LiveBoard(sys.stderr) if sys.stderr.isatty() else LineBoard(sys.stderr)
+    screen = Screen(sys.stderr)
+    return LiveBoard(screen) if screen.isatty() else LineBoard(screen)

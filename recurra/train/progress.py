@@ -13,6 +13,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress as RichProgres
 PAUSE = 10.0
 
 
+class Screen:
+    """A stream that may go away, as a closed terminal does: then nothing more is shown, and the work goes on."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            return self.file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self.file.flush()
+
+
 class Progress(contextlib.AbstractContextManager[Any]):
     """Who is told what happens. These are hooks: each does nothing until someone wants to know."""
 
@@ -90,7 +109,8 @@ class Bar(Progress):
 
 def for_stderr() -> Bar | Lines:
     """A bar where stderr is a terminal, otherwise lines."""
-    return Bar(sys.stderr) if sys.stderr.isatty() else Lines(sys.stderr)
+    screen = Screen(sys.stderr)
+    return Bar(screen) if screen.isatty() else Lines(screen)
 
 
 def tell(line: dict[str, Any], nats: bool) -> str:

@@ -4,6 +4,8 @@ import csv
 import functools
 import io
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -118,6 +120,19 @@ def test_ctrl_c_saves_and_says_how_to_go_on(text, tmp_path):
     assert process.returncode == 130
     last = said.decode().splitlines()[-1]
     assert "stopped after step" in last and f"recurra train --resume --run {folder}" in last
+    assert list((folder / "checkpoints").iterdir())
+
+
+def test_a_closed_terminal_saves(text, tmp_path):
+    folder, (ours, theirs) = tmp_path / "run", pty.openpty()
+    terminal = dict(stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=functools.partial(os.login_tty, theirs))
+    process = start("train", text, "--mixer", "gla", *SMALL, "--steps", 100000, "--run", folder, **terminal)
+    os.close(theirs)
+    shown = b""
+    while b"loss" not in shown:
+        shown += os.read(ours, 1024)
+    os.close(ours)
+    process.wait(timeout=60)
     assert list((folder / "checkpoints").iterdir())
 
 
