@@ -65,7 +65,11 @@ from recurra.ops.outer import chunk as outer_chunk, gpu as outer_gpu, loop as ou
 from recurra.ops.projection import adjoint as projection_adjoint, loop as projection_loop, native as projection_native
 from recurra.ops.selective import chunk as selective_chunk, loop as selective_loop, native as selective_native
 from recurra.ops.settle import loop as settle_loop, native as settle_native
-from recurra.ops.state_space import chunk as state_space_chunk, loop as state_space_loop
+from recurra.ops.state_space import (
+    chunk as state_space_chunk,
+    loop as state_space_loop,
+    native as state_space_native,
+)
 from recurra.ops.synapse import loop as synapse_loop, native as synapse_native
 from recurra.shapes import State, Tensor, wide, widen
 from recurra.state import each, leaves
@@ -81,7 +85,7 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     least_squares.LeastSquares: (least_squares_native, least_squares_chunk, least_squares_loop),
     selective.Selective: (selective_native, selective_chunk, selective_loop),
     liquid.Liquid: (liquid_native, liquid_chunk, liquid_loop),
-    state_space.StateSpace: (state_space_chunk, state_space_loop),
+    state_space.StateSpace: (state_space_native, state_space_chunk, state_space_loop),
     settle.Settle: (settle_native, settle_loop),
     synapse.Synapse: (synapse_native, synapse_loop),
     block.Block: (block_chunk, block_loop),

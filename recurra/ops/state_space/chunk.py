@@ -10,6 +10,7 @@ Features come first, so that a feature's products are one matrix product; a comp
 it lies in memory, so that nothing is copied between the two.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from recurra.ops.state_space import StateSpace
-from recurra.ops.steps import gaps
+from recurra.ops.steps import by_step, gaps
 from recurra.ops.turn import turned
 from recurra.shapes import Bool, Float, Inexact, Int, Tensor, wide, widen
 
@@ -37,42 +38,60 @@ def declines(record: StateSpace, state: Tensor) -> str | None:
 def scan(
     record: StateSpace, state: Inexact[Tensor, "B D N"]
 ) -> tuple[Float[Tensor, "B T D"], Inexact[Tensor, "B D N"]]:
+    return blocks(_kernels, _carry, record, state)
+
+
+def blocks(
+    make: Callable[[StateSpace, int], "Kernels"],
+    carry: Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]],
+    record: StateSpace,
+    state: Inexact[Tensor, "B D N"],
+) -> tuple[Float[Tensor, "B T D"], Inexact[Tensor, "B D N"]]:
+    """The method, with kernels that `make` has of a record and of the length of a block, and states that `carry` has.
+
+    `carry` takes what is left of a state over a block, what each block adds, the first state, and in which blocks
+    sequences begin; it returns the states before every block, and the last.
+    """
     x, valid = record.x, record.valid
     rows, steps = x.shape[:2]
     size = min(LENGTH, steps)
     blocks = -(-steps // size)
     padding = blocks * size - steps
-    kernels = _kernels(record, size)
+    kernels = make(record, size)
     inputs = F.pad(x, (0, 0, 0, padding)) if padding else x
     inputs = turned(inputs.flatten(0, 1)).unflatten(1, (rows, blocks, size))
     begun = record.reset
     if begun is not None:
         begun = F.pad(begun, (0, padding)).unflatten(1, (blocks, size)).cumsum(2)
-    ends = _carry(kernels, inputs, begun, state.transpose(0, 1))
-    read = _read(kernels, inputs, ends[:, :, :-1], begun)
+    written = inputs if begun is None else inputs.masked_fill(begun != begun[..., -1:], 0)
+    reset = None if begun is None else begun[..., -1] > 0
+    before, last = carry(kernels.across, _written(kernels, written), state.transpose(0, 1), reset)
+    read = _read(kernels, inputs, before, begun)
     read = turned(read.flatten(1)).unflatten(0, (rows, blocks * size))[:, :steps]
     if valid is None and not padding:
-        return read, ends[:, :, -1].transpose(0, 1)
+        return read, last.transpose(0, 1)
     counts = torch.full((rows,), steps, device=x.device) if valid is None else valid.sum(1)
+    ends = torch.cat([before, last[:, :, None]], 2)
     state = _last(kernels, inputs, ends, begun, counts).transpose(0, 1)
     return read if valid is None else read.masked_fill(~valid[..., None], 0), state
 
 
-class _Kernels(NamedTuple):
+class Kernels(NamedTuple):
     """What the steps of a block are to each other and to the states around it. M is 2 N where states are complex."""
 
     pairs: Float[Tensor, "D C C"]  # what is read at i of input j
     recall: Float[Tensor, "D C M"]  # what is read at i of the state before the block
     write: Float[Tensor, "D C M"]  # what is left of input j at the end of a whole block
-    left: Inexact[Tensor, "D P N"]  # what is left of a state after 0 to C steps
+    across: Inexact[Tensor, "D N"]  # what is left of the states before the block at its end
 
 
-def _kernels(record: StateSpace, size: int) -> _Kernels:
+def _kernels(record: StateSpace, size: int) -> Kernels:
     left = _Powers.apply(record.log_decay, size)
     kernel = (_pairs(left[:, :-1]) @ _pairs(record.read.conj())[..., None])[..., 0]
     # row i holds k_i, ..., k_0, 0, ...: windows over the kernel backwards, from the last to the first
     pairs = F.pad(kernel.flip(1), (0, size - 1)).unfold(1, size, 1).flip(1)
-    return _Kernels(pairs, _pairs((record.read[:, None] * left[:, 1:]).conj()), _pairs(left[:, :-1].flip(1)), left)
+    recall, write = _pairs((record.read[:, None] * left[:, 1:]).conj()), _pairs(left[:, :-1].flip(1))
+    return Kernels(pairs, recall, write, left[:, -1])
 
 
 class _Powers(Function):
@@ -114,7 +133,7 @@ def _numbers(x: Float[Tensor, "... M"], like: Tensor) -> Inexact[Tensor, "... N"
 
 
 def _read(
-    kernels: _Kernels,
+    kernels: Kernels,
     inputs: Float[Tensor, "D B Q C"],
     before: Inexact[Tensor, "D B Q N"],
     begun: Int[Tensor, "B Q C"] | None,
@@ -133,24 +152,21 @@ def _read(
 
 
 def _carry(
-    kernels: _Kernels,
-    inputs: Float[Tensor, "D B Q C"],
-    begun: Int[Tensor, "B Q C"] | None,
+    across: Inexact[Tensor, "D N"],
+    drive: Inexact[Tensor, "D B Q N"],
     state: Inexact[Tensor, "D B N"],
-) -> Inexact[Tensor, "D B Q_and_1 N"]:
+    reset: Bool[Tensor, "B Q"] | None,
+) -> tuple[Inexact[Tensor, "D B Q N"], Inexact[Tensor, "D B N"]]:
     """The states before every block, and after the last."""
-    written = inputs if begun is None else inputs.masked_fill(begun != begun[..., -1:], 0)
-    drives, across = _written(kernels, written).unbind(2), kernels.left[:, -1:]
-    resets = [None] * len(drives) if begun is None else (begun[..., -1] > 0).unbind(1)
-    ends = [state]
-    for drive, reset in zip(drives, resets, strict=True):
-        kept = ends[-1] if reset is None else _forget(reset, ends[-1])
-        ends.append(torch.addcmul(drive, across, kept))
-    return torch.stack(ends, 2)
+    before, last = [], state
+    for part, begins in zip(drive.unbind(2), by_step(reset, drive.shape[2]), strict=True):
+        before.append(last)
+        last = torch.addcmul(part, across[:, None], last if begins is None else _forget(begins, last))
+    return torch.stack(before, 2), last
 
 
 def _last(
-    kernels: _Kernels,
+    kernels: Kernels,
     inputs: Float[Tensor, "D B Q C"],
     ends: Inexact[Tensor, "D B Q_and_1 N"],
     begun: Int[Tensor, "B Q C"] | None,
@@ -169,14 +185,15 @@ def _last(
         outside = outside | (begun != begun[:, -1:])
         kept = _forget((begun[:, -1:] > 0) & (rest > 0), kept)
     written = _written(kernels, tail.masked_fill(outside, 0)[:, :, None])[:, :, 0]
-    return torch.addcmul(written, kernels.left[:, rest[:, 0]], kept)
+    left = _numbers(kernels.write[:, size - 1 - rest[:, 0]], kernels.across)
+    return torch.addcmul(written, left, kept)
 
 
 def _forget(reset: Bool[Tensor, "..."], state: Inexact[Tensor, "D B N"]) -> Inexact[Tensor, "D B N"]:
     return state.masked_fill(reset.reshape(-1, 1), 0)
 
 
-def _written(kernels: _Kernels, inputs: Float[Tensor, "D B Q C"]) -> Inexact[Tensor, "D B Q N"]:
+def _written(kernels: Kernels, inputs: Float[Tensor, "D B Q C"]) -> Inexact[Tensor, "D B Q N"]:
     """The states that whole blocks of inputs leave behind."""
     states = inputs.flatten(1, 2) @ kernels.write
-    return _numbers(states.unflatten(1, inputs.shape[1:3]), kernels.left)
+    return _numbers(states.unflatten(1, inputs.shape[1:3]), kernels.across)
