@@ -185,6 +185,11 @@ class _Piece(NamedTuple):
         return x[:, self.start : self.stop].transpose(0, 1).flatten(0, 1)
 
 
+def _rows(x: Float[Tensor, "B T D"]) -> Float[Tensor, "rows D"]:
+    """One row each, in the order in which they lie."""
+    return (x if x.stride(0) > x.stride(1) else x.transpose(0, 1)).flatten(0, 1)
+
+
 def _pieces(x: Tensor, whole: bool) -> list[_Piece]:
     B, T, _ = x.shape
     length = T if whole else max(1, PIECE // B)
@@ -200,6 +205,12 @@ def _like(x: Tensor, width: int) -> Tensor:
     """A fresh `(B, T, width)` in the layout of x."""
     B, T, _ = x.shape
     return _timed(B, T, width, x) if x.stride(1) > x.stride(0) else torch.empty((B, T, width), dtype=x.dtype)
+
+
+def _beside(given: Given, steps: int, width: int) -> Tensor:
+    """A fresh `(B, steps, width)`, rows in the order in which products are made: where there are none, as x lies."""
+    x = given.x
+    return _like(x, width) if given.entering is None else _timed(len(x), steps, width, x)
 
 
 def _packing(weight: Tensor | None) -> Tensor | None:
@@ -230,11 +241,9 @@ def _dense(x: Tensor | None) -> Tensor | None:
 
 
 def _fresh(kernel: Kernel, keep: bool, kind: int, inputs: operators.Given) -> tuple[Tensor, ...]:
-    x, first = inputs[0], inputs[FIRST]
-    B, T, _ = x.shape
-    N = first.shape[1]
-    outputs = _like(x, N), *(native.fresh(part) for part in inputs[FIRST:])
-    return (*outputs, _timed(B, T, kernel.saved * N, x)) if keep else outputs
+    given, N = Given(*inputs[:FIRST]), inputs[FIRST].shape[1]
+    outputs = _like(given.x, N), *(native.fresh(part) for part in inputs[FIRST:])
+    return (*outputs, _beside(given, given.x.shape[1], kernel.saved * N)) if keep else outputs
 
 
 def _forward(kernel: Kernel, kind: int, inputs: operators.Given, outputs: Sequence[Tensor]) -> None:
@@ -291,7 +300,7 @@ class _Gradients:
     """Of x, W, b and R: what the gradients of a piece's drive and product add to each."""
 
     def __init__(self, kernel: Kernel, N: int, given: Given, wanted: Sequence[bool]) -> None:
-        self.kernel, self.N, self.source, self.by = kernel, N, given.x, given.entering
+        self.kernel, self.N, self.given, self.source, self.by = kernel, N, given, given.x, given.entering
         self.entering, self.bias, self.weight = (
             None if tensor is None or not needed else torch.zeros(tensor.shape, dtype=tensor.dtype)
             for tensor, needed in zip(given[1:4], wanted[1:4], strict=True)
@@ -305,16 +314,16 @@ class _Gradients:
 
     def room(self, piece: _Piece) -> tuple[Tensor, Tensor | None]:
         """For the gradients of drive and of R h; no room for the second where both are one."""
-        B, T, rule = len(self.source), piece.stop - piece.start, self.kernel.rule
-        drive = _timed(B, T, rule.drive * self.N, self.source)
+        steps, rule = piece.stop - piece.start, self.kernel.rule
+        drive = _beside(self.given, steps, rule.drive * self.N)
         if self.by is None:
-            self.x = drive = _like(self.source, rule.drive * self.N)
-        recur = len(rule.ticks) * rule.recur
-        return drive, None if self.kernel.shared else _timed(B, T, recur * self.N, self.source)
+            self.x = drive
+        recur = len(rule.ticks) * rule.recur * self.N
+        return drive, None if self.kernel.shared else _beside(self.given, steps, recur)
 
     def add(self, piece: _Piece, drive: Tensor, recur: Tensor | None, saved: Tensor) -> None:
         if self.by is not None:
-            rows = drive.transpose(0, 1).flatten(0, 1)
+            rows = _rows(drive)
             if self.entering is not None:
                 self.entering.addmm_(rows.T, piece.rows(self.source))
             if self.bias is not None:
@@ -322,8 +331,8 @@ class _Gradients:
             if self.x is not None:
                 torch.mm(rows, self.by, out=piece.rows(self.x))
         if self.weight is not None:
-            rule, kept = self.kernel.rule, piece.rows(saved).split(self.N, 1)
-            rows = (drive if recur is None else recur).transpose(0, 1).flatten(0, 1).chunk(len(rule.ticks), 1)
+            rule, kept = self.kernel.rule, _rows(saved[:, piece.start : piece.stop]).split(self.N, 1)
+            rows = _rows(drive if recur is None else recur).chunk(len(rule.ticks), 1)
             kinds = self.weight.split(rule.recur)
             for kind, of_tick, place in zip(rule.ticks, rows, self.kernel.operands, strict=True):
                 _outer(kinds[kind], of_tick, kept[place])
@@ -335,5 +344,7 @@ def _outer(weight: Float[Tensor, "G H d d"], rows: Tensor, hidden: Tensor) -> No
     if heads == 1:
         weight.view(gates * d, d).addmm_(rows.T, hidden)
     else:
-        blocks = rows.unflatten(-1, (gates, heads, d)), hidden.unflatten(-1, (heads, d))
-        weight += torch.einsum("rghi,rhj->ghij", *blocks)
+        read = hidden.unflatten(-1, (heads, d)).transpose(0, 1)
+        # a gate by itself, so that nothing need be copied to lie together
+        for of_gate, grad in zip(weight, rows.unflatten(-1, (gates, heads, d)).unbind(1), strict=True):
+            of_gate.baddbmm_(grad.permute(1, 2, 0), read)
