@@ -8,6 +8,7 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import LowRank, Scan
+from recurra.parts.delta import check_strength
 from recurra.parts.heads import divide
 from recurra.parts.lerp import TokenShift, looking_back, place
 from recurra.parts.norms import HeadNorm, unit
@@ -30,11 +31,12 @@ class RWKV7(Mixer):
     r"""A memory corrected by the delta rule in which every channel has its own decay and its own rate of learning.
 
     .. math::
-        S_t = \operatorname{diag}(w_t)\, S_{t-1} - (a_t \odot \kappa_t) \kappa_t^\top S_{t-1} + k_t v_t^\top \qquad
+        S_t = \operatorname{diag}(w_t)\, S_{t-1} - (c_t \odot a_t \odot \kappa_t) \kappa_t^\top S_{t-1} + k_t v_t^\top
+    .. math::
         y_t = W_o \bigl((\operatorname{norm}(S_t^\top r_t) + (r_t \odot \rho)^\top k_t\, v_t) \odot g_t\bigr)
     .. math::
         w_t = \exp(-e^{-1/2} \sigma(\omega + B_w \tanh(A_w x^{(w)}_t))) \qquad
-        a_t = \sigma(\alpha + B_a A_a x^{(a)}_t) \qquad g_t = B_g\, \sigma(A_g x^{(g)}_t)
+        a_t = \sigma(\alpha + B_a A_a x^{(a)}_t) \qquad c_t = 1 + (s - 1)\, w_t \qquad g_t = B_g\, \sigma(A_g x^{(g)}_t)
     .. math::
         \kappa_t = \frac{k'_t \odot \xi}{\lVert k'_t \odot \xi \rVert} \qquad
         k_t = k'_t \odot (1 + (a_t - 1) \odot \eta) \qquad
@@ -45,12 +47,16 @@ class RWKV7(Mixer):
     :math:`v^0` are the values of the stack's first layer, which every later layer reads too: `share` gives them,
     `first` takes them. In that layer v = v'. Goose, Peng et al. 2025, https://arxiv.org/abs/2503.14456. The paper's
     block is this and then `channel_mix` without `receptance`. Unlike the authors' code heads are counted, not fixed at
-    64 features each, lengths have 1e-6 inside the root, and no square projection starts at zero.
+    64 features each, lengths have 1e-6 inside the root, no square projection starts at zero, and c need not be 1. It
+    follows the decay because a c above 1 + w could have an eigenvalue below -1; with s = 2 it is 1 + w.
+
     State: the last x, `(B, D)`, and the memory S, `(B, H, K, K)` with K = width / heads; float32.
 
     Args:
         width: features in and out (D).
         heads: independent memories (H); divides `width`.
+        strength: s, in (0, 2], the most that one step takes of what its key recalls where nothing fades. 1 as in the
+            paper; above 1 a step may flip its sign, with which it can count modulo 2.
         decay_rank: of the map that chooses the decay, A_w and B_w; None: 2.5 sqrt(width), to a multiple of 32.
         rate_rank: of the map that chooses the rate, A_a and B_a; None: as `decay_rank`.
         value_rank: of the map that blends in the first layer's values; None: 1.7 sqrt(width), likewise.
@@ -59,8 +65,8 @@ class RWKV7(Mixer):
         depth: layers in the stack.
 
     Raises:
-        ValueError: `heads` does not divide `width`, `layer` is not one of `depth`, or a later layer runs without the
-            first one's values.
+        ValueError: `heads` does not divide `width`, `strength` is outside (0, 2], `layer` is not one of `depth`, or a
+            later layer runs without the first one's values.
     """
 
     shares = True
@@ -71,6 +77,7 @@ class RWKV7(Mixer):
         width: int,
         *,
         heads: int = 4,
+        strength: float = 1.0,
         decay_rank: int | None = None,
         rate_rank: int | None = None,
         value_rank: int | None = None,
@@ -81,6 +88,7 @@ class RWKV7(Mixer):
         super().__init__()
         up, left = place(layer, depth)
         self.heads, self.size, self.layer = heads, divide(width, heads), layer
+        self.strength = check_strength(strength)
         # receptance, decay, key, value, rate, gate
         self.shift = TokenShift(*(looking_back(width, share * left) for share in (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)))
         projections = (nn.Linear(width, width, bias=False) for _ in range(4))
@@ -135,7 +143,10 @@ class RWKV7(Mixer):
             value = torch.lerp(value, first, self.blend(for_value).sigmoid())
         rate = self.rate(for_rate).sigmoid()
         log_decay = -math.exp(-0.5) * self.decay(for_decay).to(memory.dtype).sigmoid()
-        parts = (query, key * (1 + (rate - 1) * self.replacement), value, key * self.removal, rate, log_decay)
+        replaced = key * (1 + (rate - 1) * self.replacement)
+        if self.strength != 1:
+            rate = rate * (1 + (self.strength - 1) * log_decay.exp())
+        parts = (query, replaced, value, key * self.removal, rate, log_decay)
         query, key, value, removed, rate, log_decay = (part.unflatten(-1, (self.heads, -1)) for part in parts)
         removed = unit(removed)
         record = LowRank(query, key, value, removed, -rate * removed, log_decay)

@@ -167,7 +167,56 @@ def test_it_starts_as_the_authors_have_it():
         assert_close(mixer.norm.weight, torch.full((256,), ((1 + layer) / 6) ** 0.7))
 
 
+def steps_of(mixer, x):
+    """The matrix that each step moves the memory by, `(B, T, H, K, K)`, from the record that is scanned."""
+    records = []
+    hook = mixer.scan.register_forward_pre_hook(lambda _, given: records.append(given[0]))
+    mixer(x)
+    hook.remove()
+    (record,) = records
+    return torch.diag_embed(record.log_decay.exp()) + record.answer[..., :, None] * record.probe[..., None, :]
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0, 1.5, 2.0])
+def test_a_step_takes_at_most_its_strength_and_has_no_eigenvalue_below_minus_one(strength):
+    mixer = RWKV7(8, heads=2, strength=strength).double()
+    with torch.no_grad():
+        for narrow in (mixer.decay, mixer.rate):
+            narrow[0].weight.normal_(0, 3)
+            narrow[2].weight.normal_(0, 3)
+    values = torch.linalg.eigvals(steps_of(mixer, torch.randn(2, 50, 8, dtype=torch.float64)))
+    assert_close(values.imag, torch.zeros_like(values.imag))
+    assert values.real.abs().max() <= 1 + 1e-12
+    with torch.no_grad():
+        for narrow, bias in ((mixer.decay, -40.0), (mixer.rate, 40.0)):
+            narrow[2].weight.zero_()
+            narrow[2].bias.fill_(bias)
+    # nothing fades and all is corrected
+    values = torch.linalg.eigvals(steps_of(mixer, torch.randn(2, 50, 8, dtype=torch.float64))).real.sort().values
+    ones = torch.ones_like(values)
+    assert_close(values[..., 1:], ones[..., 1:])
+    assert_close(values[..., 0], (1 - strength) * ones[..., 0], rtol=1e-3, atol=1e-3)
+
+
+def test_with_the_greatest_strength_a_cut_changes_nothing_and_gradients_are_finite():
+    mixer = RWKV7(8, heads=2, strength=2.0).double()
+    with torch.no_grad():
+        # hardly any fading, nearly everything turned
+        mixer.decay[2].bias.fill_(-9.0)
+        mixer.rate[2].bias.fill_(6.0)
+    x = torch.randn(2, 700, 8, dtype=torch.float64, requires_grad=True)
+    whole, last = mixer(x)
+    head, state = mixer(x[:, :CUT])
+    tail, state = mixer(x[:, CUT:], state)
+    assert_close(torch.cat([head, tail], 1), whole)
+    assert_close(state, last)
+    (gradient,) = torch.autograd.grad(whole.square().sum(), x)
+    assert gradient.isfinite().all() and gradient.abs().max() < 1e3
+
+
 def test_a_layer_or_width_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match=r"strength is 2.5: it must be above 0 and at most 2"):
+        RWKV7(8, strength=2.5)
     with pytest.raises(ValueError, match="layer is 6: with a depth of 6 it must be at least 0 and less than that"):
         RWKV7(8, layer=6, depth=6)
     with pytest.raises(ValueError, match="width is 10: it must be a multiple of heads, which is 4"):
