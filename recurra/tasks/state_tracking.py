@@ -17,6 +17,7 @@ from recurra.tasks.choices import Choices, certain
 from recurra.tasks.draws import begins, rows
 
 Permutation = tuple[int, ...]
+PAIRED = ("A5", "A6")  # even permutations that two swaps at once can make: A4 has one such move, A3 none
 MOST = {"S": 5, "A": 6, "Z": 360}  # things that a group may move: a table of products has the square of its elements
 
 
@@ -32,15 +33,16 @@ class StateTracking(Choices):
 
     Args:
         group: "Sn", all permutations of n things; "An", the even ones; "Zn", a circle of n places: S5, A5, Z60.
-        swaps: for "Sn": every element but the first swaps two neighbours: n - 1 moves to learn instead of n!.
+        swaps: for "Sn": every element but the first swaps two neighbours: n - 1 moves to learn instead of n!. For A5
+            and A6: two pairs of neighbours at once.
     """
 
     def __init__(self, *, group: str = "S5", swaps: bool = False) -> None:
-        if swaps and not group.startswith("S"):
-            raise SourceError(f"{group} is not made of swaps: leave swaps out, or take a group such as S5")
+        if swaps and not group.startswith("S") and group not in PAIRED:
+            raise SourceError(f"{group} is not made of swaps: leave swaps out, or take a group such as S5 or A5")
         self.config = {"task": "state_tracking", "group": group, "swaps": swaps}
         self.elements, self.number, self.product = _made(group)
-        moves = _swaps(len(self.elements[0])) if swaps else self.elements
+        moves = _swaps(len(self.elements[0]), 2 if group in PAIRED else 1) if swaps else self.elements
         self.moves = np.array([self.number[move] for move in moves])
 
     @property
@@ -104,6 +106,11 @@ def _even(move: Permutation) -> bool:
     return sum(first > second for first, second in itertools.combinations(move, 2)) % 2 == 0
 
 
-def _swaps(n: int) -> list[Permutation]:
-    """Neighbours change places."""
-    return [(*range(i), i + 1, i, *range(i + 2, n)) for i in range(n - 1)]
+def _swaps(n: int, pairs: int) -> list[Permutation]:
+    """So many pairs of neighbours change places."""
+    moves = []
+    for first in itertools.combinations(range(n - 1), pairs):
+        if all(later - earlier > 1 for earlier, later in itertools.pairwise(first)):
+            place = {i: i + 1 for i in first} | {i + 1: i for i in first}
+            moves.append(tuple(place.get(i, i) for i in range(n)))
+    return moves

@@ -69,6 +69,24 @@ def test_swaps_are_of_neighbours_after_the_first():
     assert len(inputs[:, 0].unique()) == 120
 
 
+def test_even_groups_swap_two_pairs_at_once():
+    task = tracking("A5", swaps=True)
+    inputs = task.batch("train", 0, 2000, 12, 0).inputs
+    moved = {task.elements[token] for token in inputs[:, 1:].unique()}
+    assert moved == {(1, 0, 3, 2, 4), (1, 0, 2, 4, 3), (0, 2, 1, 4, 3)}
+    assert len(inputs[:, 0].unique()) == 60
+
+
+@pytest.mark.parametrize("group", ["S3", "S5", "A5", "A6"])
+def test_swaps_make_the_whole_group(group):
+    task = tracking(group, swaps=True)
+    moves, found, before = torch.tensor(task.moves), torch.zeros(1, dtype=torch.long), 0
+    while len(found) > before:
+        before = len(found)
+        found = torch.cat([found, task.product[moves][:, found].flatten()]).unique()
+    assert len(found) == len(task.elements)
+
+
 @pytest.mark.parametrize("swaps", [False, True])
 def test_answers_are_uniform_at_every_step(swaps):
     targets = tracking("S3", swaps).batch("train", 0, 12000, 30, 0).targets
@@ -88,6 +106,7 @@ def test_a_group_that_is_none_is_refused(group):
         tracking(group)
 
 
-def test_swaps_do_not_make_other_groups():
-    with pytest.raises(SourceError, match="A5 is not made of swaps"):
-        tracking("A5", swaps=True)
+@pytest.mark.parametrize("group", ["A4", "Z60"])
+def test_swaps_do_not_make_other_groups(group):
+    with pytest.raises(SourceError, match=f"{group} is not made of swaps"):
+        tracking(group, swaps=True)
