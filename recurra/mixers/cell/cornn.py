@@ -13,19 +13,21 @@ from recurra.shapes import Float, Tensor
 
 
 def cornn(
-    drive: Vectors, recur: Vectors, state: Vectors, step: Tensor, stiffness: Tensor, damping: Tensor, second: Tensor
+    drive: Vectors, recur: Vectors, state: Vectors, step: Tensor, stiffness: Tensor, damping: Tensor, *, tick: int
 ) -> tuple[Tensor, Vectors]:
-    """A unit is an oscillator's position, or its velocity where `second`; its other half is the state's second."""
-    (force, dt), (own, other) = drive, state
-    position, velocity = torch.where(second > 0, other, own), torch.where(second > 0, own, other)
+    """A tick for the pull of positions, which makes way for the velocities, and a tick for theirs."""
+    if tick == 0:
+        position, velocity = state[:2]
+        return position, (velocity, position, recur[0])
+    velocity, position, pull = state
+    force, dt = drive
     time = step * dt
-    velocity = velocity + time * (torch.tanh(force + recur[0]) - stiffness * position - damping * velocity)
+    velocity = velocity + time * (torch.tanh(force + pull + recur[0]) - stiffness * position - damping * velocity)
     position = position + time * velocity
-    own, other = torch.where(second > 0, velocity, position), torch.where(second > 0, position, velocity)
-    return position, (own, other)
+    return position, (position, velocity)
 
 
-CORNN = Rule("cornn", cornn, 2, 1, state=2, params=4)
+CORNN = Rule("cornn", cornn, 2, 1, state=2, params=3, operator="ticks", ticks=(0, 1), handed=1)
 
 
 class CoRNN(Mixer):
@@ -73,13 +75,8 @@ class CoRNN(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]]:
-        width, force = len(self.position), self.input(x)
-        drive = timed_drive(torch.cat([force, force], -1), 2 * width, clock)
-        second = (torch.arange(2 * width, device=x.device) >= width).to(drive)
-        params = torch.cat([constants(drive, 2 * width, *self.constants), second[None]])
-        weight = torch.cat([self.position, self.velocity], 1).repeat(2, 1)[None, None]
-        # the operator reads one vector: N units are positions and N velocities, and each is told what its other half is
-        halves = torch.cat(state, -1), torch.cat(state[::-1], -1)
-        read, (own, _) = self.scan(Cell(CORNN, drive, weight, params), halves, clock)
-        y, z = own.chunk(2, -1)
-        return read[..., :width].to(x.dtype), (y, z)
+        drive = timed_drive(self.input(x), len(self.position), clock)
+        params = constants(drive, len(self.position), *self.constants)
+        weight = torch.stack([self.position, self.velocity])[:, None]
+        read, state = self.scan(Cell(CORNN, drive, weight, params), state, clock)
+        return read.to(x.dtype), state
