@@ -346,6 +346,11 @@ def attend_open(
     return attend(query, key, value, places <= place[..., None])
 
 
+def linear(x: Float[Tensor, "*B D"], *maps: nn.Linear) -> Float[Tensor, "*B F"]:
+    """What several maps without biases make of `x`, side by side, by one product."""
+    return F.linear(x, torch.cat([one.weight for one in maps]))
+
+
 class FeedForward(nn.Module):
     r"""A step's own nonlinearity: :math:`W_d (a \odot \operatorname{gelu}(b))` with :math:`(a, b) = W_u x`.
 
@@ -385,6 +390,6 @@ class CrossAttention(nn.Module):
 
     def answer(self, query: Float[Tensor, "N Q D"], seen: Float[Tensor, "N L D"]) -> Float[Tensor, "N Q D"]:
         """What queries, `self.query` of some, read from all of `seen`."""
-        both = F.linear(seen, torch.cat([self.key.weight, self.value.weight]))
-        query, key, value = (z.unflatten(-1, (self.heads, -1)) for z in (query, *both.chunk(2, -1)))
+        key_value = linear(seen, self.key, self.value).chunk(2, -1)
+        query, key, value = (z.unflatten(-1, (self.heads, -1)) for z in (query, *key_value))
         return self.out(attend(query, key, value).flatten(-2))

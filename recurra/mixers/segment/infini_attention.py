@@ -6,14 +6,23 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.ops.pointwise import Map, pointwise
 from recurra.parts.features import elu_plus_one
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, attend_open, check_segment, none_open, through
+from recurra.parts.segment import Open, attend_open, check_segment, linear, none_open, through
 from recurra.shapes import Float, Tensor, wide
 
 Memory = tuple[Float[Tensor, "B H K V"], Float[Tensor, "B H K"]]
 
 SMALLEST = 1e-10  # what divides a reading at least: an empty memory reads zero
+
+
+def _blend(near: Tensor, found: Tensor, share: Tensor, gate: Tensor) -> Tensor:
+    """What was found near, and the mean of what a memory gives, by how far the gate is open."""
+    return gate * found * share + (1 - gate) * near
+
+
+BLEND = Map("infini", _blend)
 
 
 class InfiniAttention(Mixer):
@@ -69,18 +78,17 @@ class InfiniAttention(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Memory, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
         """Write every full segment, then read for all steps at once."""
-        kept = torch.cat([self.key(x), self.value(x)], -1)
-        return through(
-            self._prepare, self._write, self._read, self.query(x), kept, state, self.initial_state(len(x)), clock
-        )
+        query, kept = linear(x, self.query, self.key, self.value).split([x.shape[-1], 2 * x.shape[-1]], -1)
+        return through(self._prepare, self._write, self._read, query, kept, state, self.initial_state(len(x)), clock)
 
     def _read(self, memory: Memory, query: Tensor, ready: tuple[Tensor, ...], place: Tensor) -> Float[Tensor, "N Q D"]:
         """What queries find in the memory and in their segment."""
         key, value, *_ = ready
         query = query.unflatten(-1, (self.heads, -1))
         local = attend_open(query, key, value, place, self.base)
-        gate = F.sigmoid(self.gate)[:, None]
-        read = gate * _recall(memory, elu_plus_one(query.to(memory[0].dtype))).to(local.dtype) + (1 - gate) * local
+        found, total = _find(memory, elu_plus_one(query.to(memory[0].dtype)))
+        gate = F.sigmoid(self.gate.to(found.dtype))[:, None].expand(self.heads, self.size)
+        read = pointwise(BLEND, local.to(found.dtype), found, total.clamp(min=SMALLEST).reciprocal(), gate)
         return self.out(read.to(query.dtype).flatten(-2))
 
     def _prepare(self, kept: Float[Tensor, "N C F"]) -> tuple[Tensor, ...]:
@@ -109,7 +117,13 @@ def _sums(key: Float[Tensor, "N C H K"], value: Float[Tensor, "N C H V"]) -> Mem
 
 def _recall(memory: Memory, query: Float[Tensor, "N Q H K"]) -> Float[Tensor, "N Q H V"]:
     """What mapped queries read, in the memory's type."""
+    found, total = _find(memory, query)
+    return found / total.clamp(min=SMALLEST)
+
+
+def _find(memory: Memory, query: Float[Tensor, "N Q H K"]) -> tuple[Float[Tensor, "N Q H V"], Float[Tensor, "N Q H 1"]]:
+    """What mapped queries find in the matrix and the total, by which that is to be divided."""
     matrix, total = memory
     with torch.autocast(query.device.type, enabled=False):
-        read = torch.einsum("nqhk,nhkv->nqhv", query, matrix)
-        return read / torch.einsum("nqhk,nhk->nqh", query, total).clamp(min=SMALLEST)[..., None]
+        query = query.transpose(1, 2)
+        return (query @ matrix).transpose(1, 2), (query @ total[..., None]).transpose(1, 2)
