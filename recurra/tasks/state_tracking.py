@@ -17,7 +17,6 @@ from recurra.tasks.choices import Choices, certain
 from recurra.tasks.draws import begins, rows
 
 Permutation = tuple[int, ...]
-PAIRED = ("A5", "A6")  # even permutations that two swaps at once can make: A4 has one such move, A3 none
 MOST = {"S": 5, "A": 6, "Z": 360}  # things that a group may move: a table of products has the square of its elements
 
 
@@ -33,16 +32,18 @@ class StateTracking(Choices):
 
     Args:
         group: "Sn", all permutations of n things; "An", the even ones; "Zn", a circle of n places: S5, A5, Z60.
-        swaps: for "Sn": every element but the first swaps two neighbours: n - 1 moves to learn instead of n!. For A5
-            and A6: two pairs of neighbours at once.
+        swaps: for "Sn": every element but the first swaps two neighbours: n - 1 moves to learn instead of n!.
+        turns: for "An": every element but the first turns three neighbours, either way: 2 (n - 2) moves.
     """
 
-    def __init__(self, *, group: str = "S5", swaps: bool = False) -> None:
-        if swaps and not group.startswith("S") and group not in PAIRED:
-            raise SourceError(f"{group} is not made of swaps: leave swaps out, or take a group such as S5 or A5")
-        self.config = {"task": "state_tracking", "group": group, "swaps": swaps}
+    def __init__(self, *, group: str = "S5", swaps: bool = False, turns: bool = False) -> None:
+        if swaps and not group.startswith("S"):
+            raise SourceError(f"{group} is not made of swaps: leave swaps out, or take a group such as S5")
+        if turns and not group.startswith("A"):
+            raise SourceError(f"{group} is not made of turns: leave turns out, or take a group such as A5")
+        self.config = {"task": "state_tracking", "group": group, "swaps": swaps, "turns": turns}
         self.elements, self.number, self.product = _made(group)
-        moves = _swaps(len(self.elements[0]), 2 if group in PAIRED else 1) if swaps else self.elements
+        moves = _swaps(len(self.elements[0])) if swaps else _turns(len(self.elements[0])) if turns else self.elements
         self.moves = np.array([self.number[move] for move in moves])
 
     @property
@@ -106,11 +107,12 @@ def _even(move: Permutation) -> bool:
     return sum(first > second for first, second in itertools.combinations(move, 2)) % 2 == 0
 
 
-def _swaps(n: int, pairs: int) -> list[Permutation]:
-    """So many pairs of neighbours change places."""
-    moves = []
-    for first in itertools.combinations(range(n - 1), pairs):
-        if all(later - earlier > 1 for earlier, later in itertools.pairwise(first)):
-            place = {i: i + 1 for i in first} | {i + 1: i for i in first}
-            moves.append(tuple(place.get(i, i) for i in range(n)))
-    return moves
+def _swaps(n: int) -> list[Permutation]:
+    """Neighbours change places."""
+    return [(*range(i), i + 1, i, *range(i + 2, n)) for i in range(n - 1)]
+
+
+def _turns(n: int) -> list[Permutation]:
+    """Three neighbours move on by one place, the one at the end to the other end."""
+    ways = ((1, 2, 0), (2, 0, 1))
+    return [(*range(i), *(i + place for place in way), *range(i + 3, n)) for i in range(n - 2) for way in ways]

@@ -69,17 +69,17 @@ def test_swaps_are_of_neighbours_after_the_first():
     assert len(inputs[:, 0].unique()) == 120
 
 
-def test_even_groups_swap_two_pairs_at_once():
-    task = tracking("A5", swaps=True)
+def test_turns_are_of_three_neighbours_either_way_after_the_first():
+    task = make({"task": "state_tracking", "group": "A4", "turns": True})
     inputs = task.batch("train", 0, 2000, 12, 0).inputs
     moved = {task.elements[token] for token in inputs[:, 1:].unique()}
-    assert moved == {(1, 0, 3, 2, 4), (1, 0, 2, 4, 3), (0, 2, 1, 4, 3)}
-    assert len(inputs[:, 0].unique()) == 60
+    assert moved == {(1, 2, 0, 3), (2, 0, 1, 3), (0, 2, 3, 1), (0, 3, 1, 2)}
+    assert len(inputs[:, 0].unique()) == 12
 
 
-@pytest.mark.parametrize("group", ["S3", "S5", "A5", "A6"])
-def test_swaps_make_the_whole_group(group):
-    task = tracking(group, swaps=True)
+@pytest.mark.parametrize("group", ["S3", "S5", "A3", "A5", "A6"])
+def test_swaps_and_turns_make_the_whole_group(group):
+    task = make({"task": "state_tracking", "group": group, "swaps": group[0] == "S", "turns": group[0] == "A"})
     moves, found, before = torch.tensor(task.moves), torch.zeros(1, dtype=torch.long), 0
     while len(found) > before:
         before = len(found)
@@ -106,7 +106,7 @@ def test_a_group_that_is_none_is_refused(group):
         tracking(group)
 
 
-@pytest.mark.parametrize("group", ["A4", "Z60"])
-def test_swaps_do_not_make_other_groups(group):
-    with pytest.raises(SourceError, match=f"{group} is not made of swaps"):
-        tracking(group, swaps=True)
+@pytest.mark.parametrize(("group", "moves"), [("A5", "swaps"), ("Z60", "swaps"), ("S5", "turns"), ("Z60", "turns")])
+def test_swaps_and_turns_do_not_make_other_groups(group, moves):
+    with pytest.raises(SourceError, match=f"{group} is not made of {moves}"):
+        make({"task": "state_tracking", "group": group, moves: True})
