@@ -5,9 +5,29 @@ from torch import nn
 from torch.nn import functional as F
 
 from recurra.ops import Delta
+from recurra.ops.pointwise import Map, pointwise
 from recurra.parts.init import step_bias_
-from recurra.parts.norms import unit
 from recurra.shapes import Float, Tensor, wide
+
+
+def _fade(x: Tensor, rate: Tensor, bias: Tensor) -> Tensor:
+    return -rate * F.softplus(x + bias)
+
+
+def _square(x: Tensor, *others: Tensor) -> tuple[Tensor]:
+    return (x * x,)
+
+
+def _ask(query: Tensor, squares: Tensor, count: Tensor | int) -> Tensor:
+    return query * (count * (squares + 1e-6)).rsqrt()
+
+
+def _tell(key: Tensor, write: Tensor, squares: Tensor, count: Tensor | int) -> tuple[Tensor, Tensor]:
+    key = key * (squares + 1e-6).rsqrt()
+    return key, write * key
+
+
+FADE, ASK, TELL = Map("fade", _fade), Map("ask", _ask, sums=_square), Map("tell", _tell, 2, sums=_square)
 
 
 class Fading(nn.Module):
@@ -34,7 +54,7 @@ class Fading(nn.Module):
         """A feature for each bias, those of a head side by side."""
         real = wide(x, self.log_rate)
         rate = self.log_rate.to(real).exp().repeat_interleave(len(self.step_bias) // len(self.log_rate))
-        return -rate * F.softplus(x.to(real) + self.step_bias)
+        return pointwise(FADE, x.to(real), rate, self.step_bias)
 
 
 def correction(
@@ -57,9 +77,21 @@ def correction(
         write: :math:`\beta`, the part, in the wide type.
         log_decay: of a head, or of each of its channels; None: nothing fades.
     """
-    query, key = unit(query) * query.shape[-1] ** -0.5, unit(key)
+    key, written = told(key, write)
     # what is written and what is erased are the same part: it is the key that carries it, the narrower of the two
-    return Delta(query, write[..., None] * key, value.to(write.dtype), key, log_decay)
+    return Delta(asked(query, write), written, value.to(write.dtype), key, log_decay)
+
+
+def asked(query: Float[Tensor, "B T *H K"], like: Tensor) -> Float[Tensor, "B T *H K"]:
+    r"""A query of length :math:`K^{-1/2}`, with 1e-6 inside the root, in the type of `like`."""
+    return pointwise(ASK, query.to(like.dtype))
+
+
+def told(
+    key: Float[Tensor, "B T *H K"], write: Float[Tensor, "B T *H"]
+) -> tuple[Float[Tensor, "B T *H K"], Float[Tensor, "B T *H K"]]:
+    """A key of length one, with 1e-6 inside the root, and how much of it is written, in the type of `write`."""
+    return pointwise(TELL, key.to(write.dtype), write[..., None])
 
 
 def size_of(width: int, heads: int, head_size: int | None) -> int:

@@ -4,54 +4,52 @@ Papers differ in whether a gate comes after the norm (RetNet, GLA, Gated DeltaNe
 `norm.gated(read, gate)` is `norm(read) * silu(gate)` in one pass; before it, `norm(read * silu(gate))` says so.
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.autograd import Function
 from torch.nn import functional as F
 
 from recurra.ops.pointwise import Map, pointwise
 from recurra.shapes import Float, Tensor, wide
 
-
-class _Shortened(Function):
-    """x over the root of its squares' sum over `count`, and one over that root.
-
-    Autograd's own way back from the square, the sum and the product makes eight arrays as large as x; here are three.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, count: int, epsilon: float) -> tuple[Tensor, Tensor]:
-        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        inverse = (size.square() / count + epsilon).rsqrt()
-        return x * inverse, inverse
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.count = inputs[1]
-        ctx.save_for_backward(*output)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        y, inverse = ctx.saved_tensors
-        grad, more = grad_outputs
-        along = ((grad * y).sum(-1, keepdim=True) + more * inverse) / -ctx.count
-        return torch.addcmul(grad, y, along).mul_(inverse), None, None
+Squash = Callable[[Tensor], Tensor]
 
 
-def _shorten(x: Float[Tensor, "... D"], count: int, epsilon: float) -> Float[Tensor, "... D"]:
-    x = x.to(wide(x))
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _Shortened.apply(x, count, epsilon)[0]
-    return _Shortened.forward(x, count, epsilon)[0]
+def _square(x: Tensor, *others: Tensor) -> tuple[Tensor]:
+    return (x * x,)
+
+
+@functools.cache
+def _unit(epsilon: float) -> Map:
+    return Map("unit", lambda x, squares, _: x * (squares + epsilon).rsqrt(), sums=_square)
+
+
+@functools.cache
+def _rms(epsilon: float) -> Map:
+    return Map("rms", lambda x, squares, count: x * (squares / count + epsilon).rsqrt(), sums=_square)
+
+
+@functools.cache
+def _scaled_rms(epsilon: float) -> Map:
+    def scaled(x: Tensor, weight: Tensor, squares: Tensor, count: Tensor | int) -> Tensor:
+        return x * (squares / count + epsilon).rsqrt() * weight
+
+    return Map("scaled_rms", scaled, sums=_square)
+
+
+@functools.cache
+def _gated_rms(epsilon: float, squash: Squash) -> Map:
+    def gated(x: Tensor, gate: Tensor, weight: Tensor, squares: Tensor, count: Tensor | int) -> Tensor:
+        return x * (squares / count + epsilon).rsqrt() * weight * squash(gate)
+
+    return Map("gated_rms", gated, sums=_square)
 
 
 def rms(x: Float[Tensor, "... D"], epsilon: float) -> Float[Tensor, "... D"]:
     r"""`x` over its root mean square, :math:`x / \sqrt{\operatorname{mean}(x^2) + \epsilon}`, in the wide type."""
-    return _shorten(x, x.shape[-1], epsilon)
+    return pointwise(_rms(epsilon), x.to(wide(x)))
 
 
 def unit(x: Float[Tensor, "... D"], epsilon: float = 1e-6) -> Float[Tensor, "... D"]:
@@ -59,44 +57,7 @@ def unit(x: Float[Tensor, "... D"], epsilon: float = 1e-6) -> Float[Tensor, "...
 
     Epsilon is inside the root, so that the gradient at zero is finite; a vector of zeros stays zero.
     """
-    return _shorten(x, 1, epsilon)
-
-
-class _Inverse(Function):
-    """One over the root of each vector's mean square: what a map can scale by in one pass."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, epsilon: float) -> Tensor:
-        return (torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1] + epsilon).rsqrt()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(inputs[0], output)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, inverse = ctx.saved_tensors
-        return x * (grad_outputs[0] * inverse**3 / -x.shape[-1]), None
-
-
-def _inverse(x: Float[Tensor, "... D"], epsilon: float) -> Float[Tensor, "... 1"]:
-    return (_Inverse.apply if torch.is_grad_enabled() and x.requires_grad else _Inverse.forward)(x, epsilon)
-
-
-def _scale(x: Tensor, inverse: Tensor, weight: Tensor) -> Tensor:
-    return x * inverse * weight
-
-
-SCALE = Map("rms", _scale)
-
-
-def _scale_and_gate(x: Tensor, gate: Tensor, inverse: Tensor, weight: Tensor) -> Tensor:
-    return x * inverse * weight * F.silu(gate)
-
-
-SCALE_AND_GATE = Map("rms_gated", _scale_and_gate)
+    return pointwise(_unit(epsilon), x.to(wide(x)))
 
 
 class RMSNorm(nn.Module):
@@ -120,21 +81,27 @@ class RMSNorm(nn.Module):
         whole, weight = x.to(wide(x)), self.weight
         if self.groups > 1:
             whole, weight = (part.unflatten(-1, (self.groups, -1)) for part in (whole, weight))
-        return pointwise(SCALE, whole, _inverse(whole, self.epsilon), weight).reshape(x.shape).to(x.dtype)
+        return pointwise(_scaled_rms(self.epsilon), whole, weight).reshape(x.shape).to(x.dtype)
 
-    def gated(self, x: Float[Tensor, "B T H D"], gate: Float[Tensor, "B T _"]) -> Float[Tensor, "B T _"]:
-        """`norm(x) * silu(gate)`, heads side by side, in the gate's type."""
+    def gated(
+        self, x: Float[Tensor, "B T H D"], gate: Float[Tensor, "B T _"], squash: Squash = F.silu
+    ) -> Float[Tensor, "B T _"]:
+        """`norm(x) * squash(gate)`, heads side by side, in the gate's type."""
         assert self.groups == 1, "heads are its groups"
         real = wide(x)
-        x, vectors = x.to(real), gate.unflatten(-1, x.shape[2:]).to(real)
-        return pointwise(SCALE_AND_GATE, x, vectors, _inverse(x, self.epsilon), self.weight).flatten(2).to(gate.dtype)
+        vectors = gate.unflatten(-1, x.shape[2:]).to(real)
+        return pointwise(_gated_rms(self.epsilon, squash), x.to(real), vectors, self.weight).flatten(2).to(gate.dtype)
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
     return x * weight + bias
 
 
-AFFINE = Map("affine", _affine)
+def _affine_and_gate(x: Tensor, gate: Tensor, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+    return (x * weight + bias) * F.silu(gate)
+
+
+AFFINE, AFFINE_AND_GATE = Map("affine", _affine), Map("affine_gated", _affine_and_gate)
 
 
 class HeadNorm(nn.Module):
@@ -155,8 +122,19 @@ class HeadNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """The same shape and type as `x`."""
+        return pointwise(AFFINE, self.normal(x), *self.affine()).to(x.dtype)
+
+    def gated(self, x: Float[Tensor, "*B D"], gate: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """`norm(x) * silu(gate)`, in the gate's type."""
+        normal = self.normal(x)
+        return pointwise(AFFINE_AND_GATE, normal, gate.to(normal.dtype), *self.affine()).to(gate.dtype)
+
+    def normal(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """What is not yet scaled, in the wide type."""
         # a layer norm of each head: torch's group norm, where nothing lies behind a feature, goes number by number
         heads = x.to(wide(x)).unflatten(-1, (self.heads, -1))
-        normal = F.layer_norm(heads, heads.shape[-1:], eps=self.epsilon).flatten(-2)
-        given = (self.weight,) if self.bias is None else (self.weight, self.bias)
-        return pointwise(AFFINE, normal, *given).to(x.dtype)
+        return F.layer_norm(heads, heads.shape[-1:], eps=self.epsilon).flatten(-2)
+
+    def affine(self) -> tuple[Float[Tensor, " D"], ...]:
+        """What scales it, and the bias if there is one."""
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)

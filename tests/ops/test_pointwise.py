@@ -19,7 +19,19 @@ def _one(x, weight):
     return torch.maximum(x, weight) / (1 + x.abs())
 
 
+def _lengths(x, y, scale, weight):
+    return (x * x + weight * weight, x * y * scale)
+
+
+def _near(x, y, scale, weight, squares, products, count):
+    return x * (squares / count + 1e-3).rsqrt() + products.tanh() * y, products.sigmoid() * weight * y
+
+
 MAPS = {
+    "summed": (
+        Map("summed", _near, 2, _lengths),
+        ((B, T, H, K), (B, T, H, K), (B, T, H, 1), (K,)),
+    ),
     "gated": (Map("gated", _gated, 2), ((B, T, H, K), (B, T, H, K), (B, T, H, 1), (K,))),
     "heads": (Map("gated", _gated, 2), ((B, T, H, K), (B, T, H, K), (B, T, H, 1), (H, K))),
     "one": (Map("one", _one), ((B, T, K * H), (K * H,))),
@@ -94,5 +106,7 @@ def test_what_no_kernel_takes_is_left_to_torch():
     assert_close(pointwise(way, *narrow), way.function(*narrow))
     cumulative = Map("cumulative", lambda x: x.cumsum(-1))
     assert "cumsum" in (native.declines(cumulative, (tensors[0],)) or "")
+    short = [torch.ones(B, T, H, 8), torch.ones(B, T, H, 1)]
+    assert "fewer than 16" in (native.declines(Map("short", lambda x, y: x * y), tuple(short)) or "")
     with use("loop"):
         assert torch.equal(pointwise(way, *tensors), way.function(*tensors))

@@ -6,12 +6,37 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import LowRank, Scan
+from recurra.ops.pointwise import Map, pointwise
 from recurra.parts.conv import ShortConvolution
 from recurra.parts.delta import Fading, size_of
-from recurra.parts.norms import RMSNorm, unit
+from recurra.parts.norms import RMSNorm
 from recurra.shapes import Float, Tensor
 
 DeltaState = tuple[Float[Tensor, "B J M"], Float[Tensor, "B H K V"]]
+
+
+def _squares(query: Tensor, key: Tensor, write: Tensor, erasure: Tensor, correction: Tensor) -> tuple[Tensor, Tensor]:
+    return (query - correction * key).square(), key.square()
+
+
+def _close(
+    query: Tensor,
+    key: Tensor,
+    write: Tensor,
+    erasure: Tensor,
+    correction: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    count: Tensor | int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Query and key of their lengths, what is written, and what is erased."""
+    query = (query - correction * key) * (count * (queries + 1e-6)).rsqrt()
+    key = key * (keys + 1e-6).rsqrt()
+    written = write.sigmoid() * key
+    return query, key, written, -erasure.sigmoid() * written
+
+
+CLOSE = Map("comba", _close, 4, sums=_squares)
 
 
 class Comba(Mixer):
@@ -80,10 +105,9 @@ class Comba(Mixer):
         mixed, gate, write, forget = self.project(x).split(self.splits, -1)
         mixed, past = self.conv(mixed, past, clock)
         query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in mixed.split(self.mixed, -1))
-        query, key = unit(query - self.correction[:, None] * key) * self.size**-0.5, unit(key)
-        write = write.to(memory.dtype).sigmoid()[..., None]
-        written = write * key
-        erase = -self.erasure.to(memory.dtype).sigmoid()[:, None] * written
-        record = LowRank(query, written, value.to(memory.dtype), key, erase, self.fading(forget))
+        query, key, value, write = (part.to(memory.dtype) for part in (query, key, value, write))
+        shares = (part.to(memory.dtype)[:, None].expand(-1, self.size) for part in (self.erasure, self.correction))
+        query, key, written, erase = pointwise(CLOSE, query, key, write[..., None], *shares)
+        record = LowRank(query, written, value, key, erase, self.fading(forget))
         read, memory = self.scan(record, memory, clock)
-        return self.out(self.norm(read).flatten(-2).to(x.dtype) * gate.sigmoid()), (past, memory)
+        return self.out(self.norm.gated(read, gate, torch.sigmoid)), (past, memory)

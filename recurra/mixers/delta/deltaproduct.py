@@ -5,10 +5,10 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops import Scan
+from recurra.ops import Delta, Scan
 from recurra.ops.steps import finer
 from recurra.parts.conv import ShortConvolution
-from recurra.parts.delta import Fading, check_strength, correction, size_of
+from recurra.parts.delta import Fading, asked, check_strength, size_of, told
 from recurra.parts.norms import RMSNorm
 from recurra.shapes import Float, Tensor
 
@@ -90,13 +90,14 @@ class DeltaProduct(Mixer):
         mixed, gate, write, forget = self.project(x).split(self.splits, -1)
         mixed, past = self.conv(mixed, past, clock)
         query, key, value = mixed.split(self.mixed, -1)
-        query = query.unflatten(-1, (self.heads, -1))
-        key, value = (part.unflatten(-1, (n, self.heads, -1)).flatten(1, 2) for part in (key, value))
-        write = self.strength * write.to(memory.dtype).sigmoid().unflatten(-1, (n, self.heads)).flatten(1, 2)
+        write = self.strength * write.to(memory.dtype).sigmoid().unflatten(-1, (n, self.heads))
+        key, value = (part.unflatten(-1, (n, self.heads, -1)) for part in (key, value))
+        key, written, value = (part.flatten(1, 2) for part in (*told(key, write), value.to(memory.dtype)))
+        query = asked(query.unflatten(-1, (self.heads, -1)), memory)
         query = F.pad(query[:, :, None], (0, 0, 0, 0, n - 1, 0)).flatten(1, 2)
         log_decay = None
         if self.fading is not None:
             log_decay = F.pad(self.fading(forget)[:, :, None], (0, 0, 0, n - 1)).flatten(1, 2)
-        read, memory = self.scan(correction(query, key, value, write, log_decay), memory, finer(clock, n))
+        read, memory = self.scan(Delta(query, written, value, key, log_decay), memory, finer(clock, n))
         read = read.unflatten(1, (-1, n))[:, :, -1]
         return self.out(self.norm.gated(read, gate)), (past, memory)

@@ -1,5 +1,6 @@
 """Kimi Delta Attention: the gated delta rule whose memory fades channel by channel."""
 
+import torch
 from torch import nn
 
 from recurra.clock import Clock
@@ -84,4 +85,4 @@ class KDA(Mixer):
         write = self.strength * write.to(memory.dtype).sigmoid()
         log_decay = self.fading(self.forget(forget)).unflatten(-1, (self.heads, -1))
         read, memory = self.scan(correction(query, key, value, write, log_decay), memory, clock)
-        return self.out(self.norm(read).flatten(-2).to(x.dtype) * self.gate(gate).sigmoid()), (past, memory)
+        return self.out(self.norm.gated(read, self.gate(gate), torch.sigmoid)), (past, memory)

@@ -17,11 +17,16 @@ from recurra.shapes import Float, Tensor
 
 
 class Map(NamedTuple):
-    """A function of tensors that broadcast, pointwise in all of them; it returns one tensor, or a tuple of several."""
+    """A function of tensors that broadcast, pointwise in all of them; it returns one tensor, or a tuple of several.
+
+    What stands before it may be sums over the last axis, as a length is: `sums`, of the same tensors, returns a tuple
+    of what to sum, and the function is then given, after its tensors, the sums and how many numbers each is of.
+    """
 
     name: str
     function: Callable[..., Any]
     outputs: int = 1
+    sums: Callable[..., tuple] | None = None
 
 
 def pointwise(way: Map, *tensors: Float[Tensor, "..."]) -> Any:

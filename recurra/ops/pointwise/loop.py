@@ -11,4 +11,7 @@ def declines(way: Any, tensors: tuple[Tensor, ...]) -> str | None:
 
 
 def run(way: Any, tensors: tuple[Tensor, ...]) -> Any:
-    return way.function(*tensors)
+    if way.sums is None:
+        return way.function(*tensors)
+    sums = (x.sum(-1, keepdim=True) for x in way.sums(*tensors))
+    return way.function(*tensors, *sums, tensors[0].shape[-1])

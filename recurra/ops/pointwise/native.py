@@ -1,7 +1,8 @@
 """A map in C, written from its trace and its gradient's. Costs reading each tensor once and writing each result once.
 
-Going back everything is made again from what came in: a sigmoid more is cheaper than an array more. A parameter's
-gradient is summed over blocks of steps, in their order, so that it is the same on any number of threads.
+Going back everything is made again from what came in: a sigmoid more is cheaper than an array more, and a vector that
+was just summed lies near when it is read again. A parameter's gradient is summed over blocks of steps, in their order,
+so that it is the same on any number of threads.
 """
 
 import functools
@@ -19,6 +20,7 @@ from recurra.ops.cell.trace import Traced, Untraceable, trace
 from recurra.shapes import Tensor
 
 FEW = 1 << 14  # numbers that are mapped sooner than a kernel is called
+LEAST = native.LANES  # numbers in a vector, below which a kernel's loop hardly begins
 BLOCK = 64  # steps over which parameters' gradients are summed at once
 FIELDS = 3  # that say where a tensor is
 FULL, COLUMN, PARAM = "full", "column", "param"
@@ -31,6 +33,7 @@ class Kernel(NamedTuple):
     engine: str
     kinds: Kinds
     outputs: int
+    sums: bool
 
 
 def declines(way: Any, tensors: tuple[Tensor, ...]) -> str | None:
@@ -41,12 +44,14 @@ def declines(way: Any, tensors: tuple[Tensor, ...]) -> str | None:
     kinds = _kinds(*(x.shape for x in tensors))
     if kinds is None:
         return f"shapes {[tuple(x.shape) for x in tensors]} are not one and its parts"
-    kernel = _kernel(way.name, way.function, way.outputs, kinds)
+    if _inner(first.shape, kinds, way.sums) < LEAST:
+        return f"torch maps vectors of fewer than {LEAST} numbers sooner"
+    kernel = _kernel(way, kinds)
     return kernel if isinstance(kernel, str) else native.declines(kernel.engine, *tensors)
 
 
 def run(way: Any, tensors: tuple[Tensor, ...]) -> Any:
-    kernel = _kernel(way.name, way.function, way.outputs, _kinds(*(x.shape for x in tensors)))
+    kernel = _kernel(way, _kinds(*(x.shape for x in tensors)))
     assert isinstance(kernel, Kernel)
     outputs = _Map.apply(kernel, *tensors) if native.tracked(*tensors) else _forward(kernel, tensors)
     return outputs[0] if way.outputs == 1 else outputs
@@ -69,30 +74,46 @@ def _kinds(*shapes: torch.Size) -> Kinds | None:
     return tuple(kinds) if len(whole) > 2 else None
 
 
+def _inner(shape: torch.Size, kinds: Kinds, sums: Any) -> int:
+    """Features that the kernel's innermost loop runs over: of a column, where one number is for all of them."""
+    return shape[-1] if sums or COLUMN in kinds else math.prod(shape[2:])
+
+
 @functools.cache
-def _kernel(name: str, function: Any, outputs: int, kinds: Kinds) -> Kernel | str:
+def _kernel(way: Any, kinds: Kinds) -> Kernel | str:
     """The kernel of a map of such tensors, or why there is none."""
-
-    def rule(drive: tuple, recur: tuple, state: tuple) -> tuple:
-        results = function(*drive)
-        results = (results,) if outputs == 1 else tuple(results)
-        return results[0], results[1:]
-
     try:
-        traced = trace(Rule(name, rule, len(kinds), 0, outputs - 1, operator="none"))
+        given = len(kinds)
+        first = None if way.sums is None else _traced(way.name, way.sums, given)
+        sums = 0 if first is None else len(first.outputs["read"] + first.outputs["state"])
+        source = _source(_traced(way.name, way.function, given + sums + bool(sums)), first, kinds)
     except Untraceable as reason:
         return str(reason)
-    source = _source(traced, kinds)
-    engine = f"pointwise-{name}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+    engine = f"pointwise-{way.name}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
     native.write(engine, source)
-    return Kernel(engine, kinds, outputs)
+    return Kernel(engine, kinds, way.outputs, first is not None)
+
+
+def _traced(name: str, function: Any, given: int) -> Traced:
+    """The graph of a function of so many tensors, and of its gradient."""
+
+    def results(*tensors: Tensor) -> tuple:
+        found = function(*tensors)
+        return found if isinstance(found, tuple) else (found,)
+
+    def rule(drive: tuple, recur: tuple, state: tuple) -> tuple:
+        first, *others = results(*drive)
+        return first, tuple(others)
+
+    outputs = len(results(*torch.ones(given, 1)))
+    return trace(Rule(name, rule, given, 0, outputs - 1, operator="none"))
 
 
 def _layout(kernel: Kernel, tensors: tuple[Tensor, ...]) -> tuple[list[Tensor | int], tuple[int, int, int]]:
     """Each tensor's address and its ways to the next step and column; then steps, columns, and features of a column."""
     shape = tensors[0].shape
     steps, features = shape[0] * shape[1], math.prod(shape[2:])
-    inner = shape[-1] if COLUMN in kernel.kinds else features
+    inner = _inner(shape, kernel.kinds, kernel.sums)
     fields: list[Tensor | int] = []
     for x, kind in zip(tensors, kernel.kinds, strict=True):
         if kind == PARAM:
@@ -144,12 +165,7 @@ I pointwise_{name}(const I *f, I fields) {{
         const I end = rows < (block + 1) * {block} ? rows : (block + 1) * {block};
         for (I m = block * {block}; m < end; m++)
             for (I c = 0; c < columns; c++) {{
-{before}
-                #pragma omp simd{sums}
-                for (I u = 0; u < inner; u++) {{
 {body}
-                }}
-{after}
             }}
     }}
     return 0;
@@ -157,19 +173,31 @@ I pointwise_{name}(const I *f, I fields) {{
 """
 
 
-def _source(traced: Traced, kinds: Kinds) -> str:
+def _source(traced: Traced, first: Traced | None, kinds: Kinds) -> str:
+    """Of a map, and, where sums come first, of what is summed."""
     ins, outs = traced.inputs, traced.outputs
-    back = (*ins["g_read"], *ins["g_state"])
     ends = [(f"y{i}[u]", x) for i, x in enumerate((*outs["read"], *outs["state"]))]
+    back = (*ins["g_read"], *ins["g_state"])
+    tensors = [f"x{i}" if kind == COLUMN else f"x{i}[u]" for i, kind in enumerate(kinds)]
     reads = [f"const REAL *restrict {line}" for line in _reads(kinds)]
-    forward = reads + [f"REAL *restrict y{i} = {_dense(FIELDS * len(kinds) + i)};" for i in range(len(ends))]
-    given: dict[int, str] = {x: f"x{i}" if kinds[i] == COLUMN else f"x{i}[u]" for i, x in enumerate(ins["drive"])}
-    source = _loop("forward", FIELDS * len(kinds) + len(ends), forward, emit.body(traced, given, ends))
+    count = 0
+    if first is not None:
+        of = (*first.outputs["read"], *first.outputs["state"])
+        count = len(of)
+        given: dict[int, str] = dict(zip(first.inputs["drive"], tensors, strict=True))
+        totals = [(f"s{i}", x) for i, x in enumerate(of)]
+        reads += [*(f"REAL s{i} = 0;" for i in range(count)), _each(emit.body(first, given, [], totals), totals)]
+        tensors += [*(f"s{i}" for i in range(count)), "(REAL)inner"]
+    given = dict(zip(ins["drive"], tensors, strict=True))
 
-    at = FIELDS * len(kinds) + len(back)
-    lines = reads + [f"const REAL *restrict g{i} = {_dense(FIELDS * len(kinds) + i)};" for i in range(len(back))]
+    at = FIELDS * len(kinds)
+    lines = [f"REAL *restrict y{i} = {_dense(at + i)};" for i in range(len(ends))]
+    source = _loop("forward", at + len(ends), [*reads, *lines, _each(emit.body(traced, given, ends))])
+
+    lines = reads + [f"const REAL *restrict g{i} = {_dense(at + i)};" for i in range(len(back))]
+    at += len(back)
     stores, sums, after = [], [], []
-    for i, (x, kind) in enumerate(zip(outs["g_drive"], kinds, strict=True)):
+    for i, (x, kind) in enumerate(zip(outs["g_drive"], kinds, strict=False)):
         if kind == COLUMN:
             lines.append(f"REAL d{i} = 0;")
             sums.append((f"d{i}", x))
@@ -180,20 +208,34 @@ def _source(traced: Traced, kinds: Kinds) -> str:
         else:
             lines.append(f"REAL *restrict d{i} = {_dense(at + i)};")
             stores.append((f"d{i}[u]", x))
+    lines += [f"REAL e{i} = 0;" for i in range(count)]
+    sums += [(f"e{i}", x) for i, x in enumerate(outs["g_drive"][len(kinds) : len(kinds) + count])]
     given |= {x: f"g{i}[u]" for i, x in enumerate(back)}
-    columns = [f"d{i}" for i, kind in enumerate(kinds) if kind == COLUMN]
-    reduction = f" reduction(+:{', '.join(columns)})" if columns else ""
-    source += _loop("backward", at + len(kinds), lines, emit.body(traced, given, stores, sums), after, reduction)
+    lines.append(_each(emit.body(traced, given, stores, sums), sums))
+    if first is not None:
+        given = dict(zip(first.inputs["drive"], tensors, strict=False))
+        given |= {x: f"e{i}" for i, x in enumerate((*first.inputs["g_read"], *first.inputs["g_state"]))}
+        zero = first.graph.const(0)
+        sums = [
+            (f"d{i}" if kind == COLUMN else f"d{i}[u]", x)
+            for i, (x, kind) in enumerate(zip(first.outputs["g_drive"], kinds, strict=True))
+            if x != zero
+        ]
+        lines.append(_each(emit.body(first, given, [], sums), sums))
+    source += _loop("backward", at + len(kinds), [*lines, *after])
     return f'#define FUNCTIONS_ONLY\n#include "cell.h"\n{source}'
 
 
-def _loop(name: str, fields: int, before: list[str], body: str, after: list[str] | tuple = (), sums: str = "") -> str:
+def _each(body: str, sums: list[tuple[str, Any]] | tuple = ()) -> str:
+    """C for each feature of a column, some of it summed up: into what is one number for them all by a reduction."""
+    totals = [place for place, _ in sums if not place.endswith("]")]
+    reduction = f" reduction(+:{', '.join(totals)})" if totals else ""
+    return f"#pragma omp simd{reduction}\nfor (I u = 0; u < inner; u++) {{\n{body}\n}}".replace(" \\\n", "\n")
+
+
+def _loop(name: str, fields: int, lines: list[str]) -> str:
     """One function of C, which takes so many fields and then four sizes."""
-    body = body.replace(" \\\n", "\n")
-    return LOOP.format(
-        name=name, fields=fields + 4, sizes=fields, block=BLOCK, before="\n".join(before), sums=sums, body=body,
-        after="\n".join(after),
-    )  # fmt: skip
+    return LOOP.format(name=name, fields=fields + 4, sizes=fields, block=BLOCK, body="\n".join(lines))
 
 
 def _reads(kinds: Kinds) -> list[str]:
