@@ -14,13 +14,12 @@ def shift(
 
     Steps that did not happen are at each row's end, as `Mixer` puts them.
     """
-    inputs = torch.cat([past.to(x.dtype)[:, None], x], 1)
-    previous = inputs[:, :-1]
+    previous = torch.cat([past.to(x.dtype)[:, None], x[:, :-1]], 1)
     if clock is None:
         return previous, x[:, -1].to(past.dtype)
     if clock.reset is not None:
         previous = restart(clock.reset.flatten(), previous.flatten(0, 1)).view_as(x)
     if clock.valid is None:
         return previous, x[:, -1].to(past.dtype)
-    last = inputs[torch.arange(len(x), device=x.device), clock.counts].to(past.dtype)
+    last = x[torch.arange(len(x), device=x.device), (clock.counts - 1).clamp(min=0)].to(past.dtype)
     return previous, torch.where((clock.counts > 0)[:, None], last, past)

@@ -3,13 +3,34 @@
 Where they start depends on where a layer lies in its stack: the later, the less it looks back.
 """
 
+import functools
+
 import torch
 from torch import nn
 
 from recurra.checks import layer_of
 from recurra.clock import Clock
+from recurra.ops.pointwise import Map, pointwise
 from recurra.ops.shift import shift
 from recurra.shapes import Float, Tensor
+
+
+@functools.cache
+def _blends(count: int) -> Map:
+    def blends(x: Tensor, before: Tensor, *shares: Tensor) -> Tensor | tuple[Tensor, ...]:
+        change = before - x
+        found = tuple(x + share * change for share in shares)
+        return found if count > 1 else found[0]
+
+    return Map("blends", blends, count)
+
+
+def blend(
+    x: Float[Tensor, "B T D"], before: Float[Tensor, "B T D"], *shares: Float[Tensor, " D"]
+) -> tuple[Float[Tensor, "B T D"], ...]:
+    """Each step and the one before it, mixed by every share: a pass over both."""
+    found = pointwise(_blends(len(shares)), x, before, *shares)
+    return found if len(shares) > 1 else (found,)
 
 
 class TokenShift(nn.Module):
@@ -31,8 +52,7 @@ class TokenShift(nn.Module):
         self, x: Float[Tensor, "B T D"], past: Float[Tensor, "B D"], clock: Clock | None
     ) -> tuple[tuple[Float[Tensor, "B T D"], ...], Float[Tensor, "B D"]]:
         before, past = shift(x, past, clock)
-        change = before - x
-        return tuple(x + share * change for share in self.share.unbind(0)), past
+        return blend(x, before, *self.share.unbind(0)), past
 
 
 def place(layer: int, depth: int) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """RWKV-7, Goose."""
 
+import functools
 import math
 
 import torch
@@ -8,11 +9,61 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import LowRank, Scan
+from recurra.ops.pointwise import Map, pointwise
 from recurra.parts.delta import check_strength
 from recurra.parts.heads import divide
 from recurra.parts.lerp import TokenShift, looking_back, place
-from recurra.parts.norms import HeadNorm, unit
+from recurra.parts.norms import HeadNorm
 from recurra.shapes import Float, State, Tensor
+
+
+def _square(key: Tensor, rate: Tensor, decay: Tensor, removal: Tensor, replacement: Tensor) -> tuple[Tensor]:
+    return ((key * removal).square(),)
+
+
+@functools.cache
+def _learning(strength: float) -> Map:
+    def learn(
+        key: Tensor,
+        rate: Tensor,
+        decay: Tensor,
+        removal: Tensor,
+        replacement: Tensor,
+        squares: Tensor,
+        count: Tensor | int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is written, what is removed, at which rate, and how the rest fades."""
+        rate, log_decay = rate.sigmoid(), -math.exp(-0.5) * decay.sigmoid()
+        written = key * (1 + (rate - 1) * replacement)
+        removed = key * removal * (squares + 1e-6).rsqrt()
+        if strength != 1:
+            rate = rate * (1 + (strength - 1) * log_decay.exp())
+        return written, removed, -rate * removed, log_decay
+
+    return Map("rwkv7_learn", learn, 4, _square)
+
+
+def _agree(query: Tensor, key: Tensor, value: Tensor, read: Tensor, gate: Tensor, *shares: Tensor) -> tuple[Tensor]:
+    return (query * key * shares[-1],)
+
+
+def _answer(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    read: Tensor,
+    gate: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    bonus: Tensor,
+    agreement: Tensor,
+    count: Tensor | int,
+) -> Tensor:
+    """What was read, scaled, and of the present value as much as query and key agree, then gated."""
+    return (read * weight + bias + agreement * value) * gate
+
+
+ANSWER = Map("rwkv7_answer", _answer, sums=_agree)
 
 
 def _narrow(width: int, rank: int, between: nn.Module, start: Float[Tensor, " D"] | None) -> nn.Sequential:
@@ -141,15 +192,14 @@ class RWKV7(Mixer):
             )
         if first is not None and self.blend is not None:
             value = torch.lerp(value, first, self.blend(for_value).sigmoid())
-        rate = self.rate(for_rate).sigmoid()
-        log_decay = -math.exp(-0.5) * self.decay(for_decay).to(memory.dtype).sigmoid()
-        replaced = key * (1 + (rate - 1) * self.replacement)
-        if self.strength != 1:
-            rate = rate * (1 + (self.strength - 1) * log_decay.exp())
-        parts = (query, replaced, value, key * self.removal, rate, log_decay)
-        query, key, value, removed, rate, log_decay = (part.unflatten(-1, (self.heads, -1)) for part in parts)
-        removed = unit(removed)
-        record = LowRank(query, key, value, removed, -rate * removed, log_decay)
-        read, memory = self.scan(record, memory, clock)
-        now = (query * key * self.bonus).sum(-1, keepdim=True) * value
-        return self.out((self.norm(read.flatten(-2)) + now.flatten(-2)) * self.gate(for_gate)), (past, memory)
+        parts = query, key, value, self.rate(for_rate), self.decay(for_decay), self.gate(for_gate)
+        query, key, value, rate, decay, gate = (self._heads(part.to(memory.dtype)) for part in parts)
+        shares = map(self._heads, (self.removal, self.replacement))
+        written, removed, answer, log_decay = pointwise(_learning(self.strength), key, rate, decay, *shares)
+        read, memory = self.scan(LowRank(query, written, value, removed, answer, log_decay), memory, clock)
+        normal, *scales = map(self._heads, (self.norm.normal(read.flatten(-2)), *self.norm.affine()))
+        y = pointwise(ANSWER, query, written, value, normal, gate, *scales, self.bonus)
+        return self.out(y.flatten(-2).to(x.dtype)), (past, memory)
+
+    def _heads(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B H K"]:
+        return x.unflatten(-1, (self.heads, -1))

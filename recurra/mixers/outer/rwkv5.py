@@ -1,7 +1,6 @@
 """RWKV-5, Eagle."""
 
 from torch import nn
-from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
@@ -65,4 +64,4 @@ class RWKV5(Mixer):
         query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in parts)
         log_decay = -self.log_rate.to(memory.dtype).exp().expand(*query.shape)
         read, memory = self.scan(Outer(query, key, value, log_decay, True, self.bonus), memory, clock)
-        return self.out(self.norm(read.flatten(-2)) * F.silu(gate)), (past, memory)
+        return self.out(self.norm.gated(read.flatten(-2), gate)), (past, memory)

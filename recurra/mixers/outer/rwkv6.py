@@ -2,16 +2,29 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
+from recurra.ops.pointwise import Map, pointwise
 from recurra.ops.shift import shift
 from recurra.parts.heads import divide
-from recurra.parts.lerp import fading, looking_back, place, present
+from recurra.parts.lerp import blend, fading, looking_back, place, present
 from recurra.parts.norms import HeadNorm
 from recurra.shapes import Float, State, Tensor
+
+
+def _blends(x: Tensor, before: Tensor, *shares: Tensor) -> tuple[Tensor, ...]:
+    """By five shares that are given and five that the input chose."""
+    change = before - x
+    return tuple(x + (share + more) * change for share, more in zip(shares[:5], shares[5:], strict=True))
+
+
+def _fall(x: Tensor) -> Tensor:
+    return -x.exp()
+
+
+BLENDS, FALL = Map("chosen_blends", _blends, 5), Map("fall", _fall)
 
 
 class RWKV6(Mixer):
@@ -84,15 +97,15 @@ class RWKV6(Mixer):
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
         past, memory = state
         before, past = shift(x, past, clock)
-        change = before - x
         first, *shares = self.share.unbind(0)
-        chosen = self.choose_in(x + first * change).tanh().unflatten(-1, (5, -1))
+        (first,) = blend(x, before, first)
+        chosen = self.choose_in(first).tanh().unflatten(-1, (5, -1))
         chosen = torch.einsum("ndr,btnr->nbtd", self.choose_out, chosen)
-        decay, *blends = (x + (share + more) * change for share, more in zip(shares, chosen, strict=True))
+        decay, *blends = pointwise(BLENDS, x, before, *shares, *chosen.unbind(0))
         projections = (self.key, self.value, self.receptance, self.gate)
         *parts, gate = (project(blend) for project, blend in zip(projections, blends, strict=True))
         key, value, query = (part.unflatten(-1, (self.heads, -1)) for part in parts)
-        log_decay = -self.decay_out(self.decay_in(decay).tanh()).to(memory.dtype).exp()
+        log_decay = pointwise(FALL, self.decay_out(self.decay_in(decay).tanh()).to(memory.dtype))
         record = Outer(query, key, value, log_decay.unflatten(-1, (self.heads, -1)), True, self.bonus)
         read, memory = self.scan(record, memory, clock)
-        return self.out(self.norm(read.flatten(-2)) * F.silu(gate)), (past, memory)
+        return self.out(self.norm.gated(read.flatten(-2), gate)), (past, memory)
