@@ -15,10 +15,10 @@ from recurra.parts.norms import HeadNorm
 from recurra.shapes import Float, State, Tensor
 
 
-def slstm(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Vectors]:
+def slstm(drive: Vectors, recur: Vectors, state: Vectors, *bias: Tensor) -> tuple[Tensor, Vectors]:
     """Gates: input, forget, candidate, output. State: h, and c and n over e^m, and m; n is zero before any step."""
     _, c, n, m = state
-    i, f, z, o = (x + r for x, r in zip(drive, recur, strict=True))
+    i, f, z, o = (x + r + b for x, r, b in zip(drive, recur, bias, strict=True))
     log_f = F.logsigmoid(f)
     fresh = n == 0
     peak = torch.where(fresh, i, torch.maximum(m + log_f, i))
@@ -31,7 +31,7 @@ def slstm(drive: Vectors, recur: Vectors, state: Vectors) -> tuple[Tensor, Vecto
     return h, (h, c, n, peak)
 
 
-SLSTM_RULE = Rule("slstm", slstm, 4, 4, state=4)
+SLSTM_RULE = Rule("slstm", slstm, 4, 4, state=4, params=4)
 
 
 class SLSTM(Mixer):
@@ -83,6 +83,6 @@ class SLSTM(Mixer):
         past, cell = state
         convolved, past = self.conv(x, past, clock)
         drive = torch.cat([self.input(convolved), self.forget(convolved), self.candidate(x), self.gate(x)], -1)
-        record = Cell(SLSTM_RULE, drive, self.weight, bias=self.bias.flatten())
+        record = Cell(SLSTM_RULE, drive, self.weight, self.bias)
         read, cell = self.scan(record, cell, clock)
         return self.norm(read), (past, cell)
