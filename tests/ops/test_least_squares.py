@@ -1,4 +1,5 @@
-"""What the engine tests do not ask of the normal equations: that late iterations are noticed, how exact others are.
+"""What the engine tests do not ask of the normal equations: that late iterations are noticed, how exact others are,
+and that threads change nothing.
 
 A matrix has as many iterations as it has channels, times `MOST`; rounding makes an ill one need more.
 """
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from recurra.ops import LeastSquares
-from recurra.ops.least_squares import chunk, conjugate, loop
+from recurra.ops.least_squares import chunk, conjugate, loop, native
 
 
 def _record(K, log_decay, ridge, dtype=torch.float64, T=40):
@@ -46,12 +47,27 @@ def test_iterations_that_do_not_end_are_given_up():
     assert_close(easy, right / 3)
 
 
+@pytest.mark.parametrize("way", [chunk, native])
 @pytest.mark.parametrize("K", [4, 16, 64])
 @pytest.mark.parametrize("log_decay", [-1e-6, -0.1, -30.0])
-def test_float32_is_as_exact_as_cholesky(K, log_decay):
+def test_float32_is_as_exact_as_cholesky(way, K, log_decay):
     torch.manual_seed(K)
     record, state = _record(K, log_decay, 0.25, T=200)
     truth, _ = loop.scan(record, state)
     narrow = LeastSquares(*(None if part is None else part.float() for part in record))
-    mine, theirs = (float((way.scan(narrow, state.float())[0] - truth).abs().max()) for way in (chunk, loop))
+    mine, theirs = (float((x.scan(narrow, state.float())[0] - truth).abs().max()) for x in (way, loop))
     assert mine <= 2 * theirs + 8 * torch.finfo(torch.float32).eps * float(truth.abs().max())
+
+
+def test_in_c_threads_change_nothing(request):
+    threads = torch.get_num_threads()
+    request.addfinalizer(lambda: torch.set_num_threads(threads))
+    record, state = _record(33, -0.1, 0.25, torch.float32, T=130)
+    found = []
+    for several in (1, 2, 3):
+        torch.set_num_threads(several)
+        key = record.key.detach().requires_grad_()
+        read, _ = native.scan(record._replace(key=key), state)
+        found.append((read, *torch.autograd.grad(read.square().sum(), key)))
+    for other in found[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(found[0], other, strict=True))

@@ -32,8 +32,8 @@ class MesaNet(Mixer):
     with q and k linear in x, then a short convolution with SiLU, then of length one (1e-6 inside the root); v linear;
     one :math:`\alpha` and :math:`\beta` a head, one :math:`\Lambda`, starting at 1, a channel; norm an RMSNorm of each
     head. Source: von Oswald et al. 2025, https://arxiv.org/abs/2506.05233. Unlike the paper, whose conjugate
-    gradients stop after a given number of iterations, these go on until a step's residual is of the size of rounding:
-    a single step, which is solved directly, and a long scan then give the same.
+    gradients stop after a given number of iterations, every step is solved to rounding (directly in C, else by
+    iterations that go on until its residual is of that size): a single step and a long scan then give the same.
 
     State: the convolution's past, `(B, conv_size - 1, 2 * width)`, and G and S side by side, `(B, H, K, K + V)`,
     float32 (float64 if the parameters are), K = V = width / heads.
@@ -69,7 +69,7 @@ class MesaNet(Mixer):
         past, memory = state
         mixed, value = self.project(x).split([2 * x.shape[-1], x.shape[-1]], -1)
         mixed, past = self.conv(mixed, past, clock)
-        query, key = (unit(part) for part in mixed.unflatten(-1, (2, self.heads, self.size)).unbind(2))
+        query, key = unit(mixed.unflatten(-1, (2, self.heads, self.size))).unbind(2)
         forget, write = self.gates(x).to(memory.dtype).chunk(2, -1)
         ridge = F.softplus(self.ridge.to(memory.dtype)) + 0.25
         value = value.unflatten(-1, (self.heads, self.size))

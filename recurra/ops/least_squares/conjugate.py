@@ -6,27 +6,18 @@ exact arithmetic K iterations suffice. Every step's residual is checked against 
 after `MOST` K iterations, the Cholesky loop solves in its stead. So the error is that of a direct solver: in float32,
 of 512 steps with unit keys and a ridge of 1/4, at most 1e-6 of the largest read for K from 4 to 64, whether nothing or
 all is forgotten (Cholesky: 2e-6), after 4 to 26 iterations.
-
-The gradient is not taken through the iterations: that of :math:`x = A^{-1} q` is one more solve,
-:math:`\bar q = A^{-1} \bar x`, and that of A, :math:`-\bar q x^\top`, the gradient of an ordinary read.
 """
 
-from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 import torch
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
-from recurra.ops.least_squares import LeastSquares, halves, loop
-from recurra.ops.outer import Outer
+from recurra.ops.least_squares import LeastSquares, implicit, loop
+from recurra.ops.least_squares.implicit import Map
 from recurra.shapes import Float, Tensor
 
 MOST = 8  # iterations, in numbers of channels
 SLACK = 0.25  # residuals allowed, in roundings
-
-Map = Callable[[Tensor], Tensor]
 
 
 def scan(
@@ -35,9 +26,10 @@ def scan(
     """`engine` is the implementation of `Outer` that makes the products."""
     whole = state.isfinite().flatten(1).all(1)
     if bool(whole.all()):
-        return _scan(engine, record, state)
+        return implicit.scan(engine, _inverse, record, state)
     # a ruined row would spoil the products of all its steps, those after a reset too
-    read, last = _scan(engine, record, state.masked_fill(~whole[:, None, None, None], 0))
+    zeroed = state.masked_fill(~whole[:, None, None, None], 0)
+    read, last = implicit.scan(engine, _inverse, record, zeroed)
     sound = whole[:, None].expand(read.shape[:2])
     if record.reset is not None:
         sound = sound | (record.reset.cumsum(1) > 0)
@@ -45,32 +37,12 @@ def scan(
     return read, torch.where(sound[:, -1, None, None, None], last, torch.nan)
 
 
-def _scan(
-    engine: ModuleType, record: LeastSquares, state: Float[Tensor, "B H K W"]
-) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K W"]]:
-    query, key, value, write, ridge, log_decay, reset = record
-    gram, memory = halves(state)
-    key = key.contiguous()
-    written = write[..., None] * key
+def _inverse(record: LeastSquares, gram: Float[Tensor, "B H K K"], product: Map) -> Map:
+    def inverse(right: Tensor) -> Tensor:
+        solution = solve(product, right)
+        return loop.solve(record, gram, right) if solution is None else solution
 
-    def product(x: Tensor) -> Tensor:
-        """A x, of all steps."""
-        read, _ = engine.scan(Outer(x, written, key, log_decay, reset=reset), gram)
-        return read + ridge * x
-
-    def inverse(x: Tensor) -> Tensor:
-        """A^-1 x, of all steps."""
-        solution = solve(product, x)
-        return loop.solve(record, gram, x) if solution is None else solution
-
-    with torch.no_grad():
-        solution = inverse(query)
-    if torch.is_grad_enabled():
-        solution = _Solution.apply(query - product(solution), solution, inverse)
-    both = torch.cat([key, value], -1)
-    read, state = engine.scan(Outer(solution, written, both, log_decay, reset=reset), torch.cat([gram, memory], -1))
-    # rounding may differ across the diagonal
-    return read[..., key.shape[-1] :], torch.cat(halves(state), -1)
+    return inverse
 
 
 def solve(product: Map, right: Float[Tensor, "B T H K"]) -> Float[Tensor, "B T H K"] | None:
@@ -96,17 +68,3 @@ def solve(product: Map, right: Float[Tensor, "B T H K"]) -> Float[Tensor, "B T H
             return solution
         direction = residual + torch.where(before > 0, power / before, 0) * direction
     return None
-
-
-class _Solution(Function):
-    """The solution, as a function of the residual that is left of it, which is zero and has a gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, residual: Tensor, solution: Tensor, inverse: Map) -> Tensor:
-        ctx.inverse = inverse
-        return solution.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return ctx.inverse(grad_outputs[0]), None, None

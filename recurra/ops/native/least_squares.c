@@ -1,0 +1,119 @@
+/* least_squares:  x_t = (G_t + diag(ridge))^{-1} q_t,   G_t = e^{g_t} G_{t-1} + w_t k_t k_t'
+ *
+ * By Cholesky factors, of sixteen steps at once: a vec runs along time, so a factor's thousands of dependent numbers are
+ * sixteen independent ones each, and none of its lanes idles. Only lower triangles are kept, row after row: those of
+ * 32 keys fit in the nearest cache. */
+#include "chunk.h"
+#define LOWER(i) ((i) * ((i) + 1) / 2)
+
+typedef struct { Typed q, k, w, g; const uint8_t *reset; const REAL *first, *ridge; I B, T, H, K, gw; REAL *x; I threads; } Solve;
+/* G: one number for each of a triangle. L: a vec for each. q, k and written: a vec for each key; rows: of steps. */
+typedef struct { I lk; REAL *G, *L, *q, *k, *written, *rows; } Room;
+
+/* what each lane's number is some steps later; nothing came before the first */
+INLINE vec later1(vec x) { return __builtin_shufflevector((vec){}, x, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30); }
+INLINE vec later2(vec x) { return __builtin_shufflevector((vec){}, x, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29); }
+INLINE vec later4(vec x) { return __builtin_shufflevector((vec){}, x, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27); }
+INLINE vec later8(vec x) { return __builtin_shufflevector((vec){}, x, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23); }
+
+/* every step's G, from that before them; G becomes the last one's */
+static void grams(const Room *r, vec d, const REAL *ridge, I K, I n) {
+    const vec d2 = d * later1(d), d4 = d2 * later2(d2), d8 = d4 * later4(d4);
+    vec whole = d;
+    REAL *from = (REAL *)&whole;
+    for (I i = 1; i < W; i++) from[i] *= from[i - 1];
+    for (I i = 0; i < K; i++) {
+        const vec w = get(r->written + i * W);
+        for (I j = 0; j <= i; j++) {
+            vec x = w * get(r->k + j * W);
+            x += d * later1(x), x += d2 * later2(x), x += d4 * later4(x), x += d8 * later8(x);
+            x += whole * r->G[LOWER(i) + j];
+            r->G[LOWER(i) + j] = x[n - 1];
+            put(r->L + (LOWER(i) + j) * W, i == j ? x + ridge[i] : x);
+        }
+    }
+}
+/* rows i.. of column j less the products of earlier columns, R of them */
+#define LESS(R) \
+INLINE void less_##R(REAL *L, I i, I j) { \
+    const REAL *row = L + LOWER(j) * W; \
+    REAL *rows[R]; \
+    vec x[R]; \
+    for (int u = 0; u < R; u++) rows[u] = L + LOWER(i + u) * W, x[u] = get(rows[u] + j * W); \
+    for (I k = 0; k < j; k++) { \
+        const vec y = get(row + k * W); \
+        for (int u = 0; u < R; u++) x[u] -= get(rows[u] + k * W) * y; } \
+    for (int u = 0; u < R; u++) put(rows[u] + j * W, x[u]); }
+LESS(4) LESS(1)
+INLINE vec roots(vec x) {
+    vec y;
+    for (int i = 0; i < W; i++) y[i] = IS_DOUBLE ? sqrt(x[i]) : sqrtf(x[i]);
+    return y;
+}
+/* G = L L', with 1 / L_ii where L_ii would stand; then x = L'^{-1} L^{-1} q in place */
+static void solved(REAL *L, REAL *x, I K) {
+    for (I j = 0; j < K; j++) {
+        I i = j;
+        for (; i + 4 <= K; i += 4) less_4(L, i, j);
+        for (; i < K; i++) less_1(L, i, j);
+        const vec inverse = 1 / roots(get(L + (LOWER(j) + j) * W));
+        put(L + (LOWER(j) + j) * W, inverse);
+        for (i = j + 1; i < K; i++) put(L + (LOWER(i) + j) * W, inverse * get(L + (LOWER(i) + j) * W));
+    }
+    for (I i = 0; i < K; i++) {
+        const REAL *row = L + LOWER(i) * W;
+        vec y = get(x + i * W);
+        for (I k = 0; k < i; k++) y -= get(row + k * W) * get(x + k * W);
+        put(x + i * W, y * get(row + i * W));
+    }
+    for (I i = K - 1; i >= 0; i--) {
+        const REAL *row = L + LOWER(i) * W;
+        const vec y = get(x + i * W) * get(row + i * W);
+        put(x + i * W, y);
+        for (I k = 0; k < i; k++) put(x + k * W, get(x + k * W) - get(row + k * W) * y);
+    }
+}
+static void head(const Solve *f, const Room *r, I b, I h) {
+    const I K = f->K, lk = r->lk;
+    const Shape z = {.reset = f->reset, .B = f->B, .T = f->T, .H = f->H, .K = K};
+    Piece c = {.b = b, .h = h};
+    for (I i = 0; i < K; i++) for (I j = 0; j <= i; j++) r->G[LOWER(i) + j] = f->first[((b * f->H + h) * K + i) * K + j];
+    for (; c.t < f->T; c.t += c.n) {
+        c.n = end_of(&z, b, c.t, CHUNK) - c.t;
+        const At w = rows_of(f->w, c), g = rows_of(f->g, c);
+        REAL weights[W] = {}, decays[W];
+        for (I i = 0; i < W; i++) decays[i] = f->gw && i < c.n ? number(g, i) : 0;
+        for (I i = 0; i < c.n; i++) weights[i] = number(w, i);
+        if (fresh(&z, b, c.t)) memset(r->G, 0, LOWER(K) * sizeof(REAL));
+        pack(r->rows, lk, rows_of(f->k, c), c.n, CHUNK, K, CHUNK), columns(r->k, r->rows, lk, lk);
+        pack(r->rows, lk, rows_of(f->q, c), c.n, CHUNK, K, CHUNK), columns(r->q, r->rows, lk, lk);
+        for (I i = 0; i < K; i++) put(r->written + i * W, get(weights) * get(r->k + i * W));
+        grams(r, exps(get(decays)), f->ridge + h * K, K, c.n);
+        solved(r->L, r->q, K);
+        for (I i = 0; i < lk; i += W) transpose16(r->rows + i, lk, r->q + i * W, W);
+        unpack(dense(f->x, WIDE, &z, c, K), r->rows, lk, c.n, K);
+    }
+}
+I least_squares_solve(const Solve *f, I fields) {
+    CHECK(f, fields)
+    const I K = f->K, heads = f->B * f->H;
+    I failed = 0;
+    #pragma omp parallel num_threads(enough(heads * f->T * K * K * K / 8, f->threads))
+    {
+        unsigned old = flush_on();
+        Room own = {.lk = up(K)};
+        Arena a = {0};
+        for (int round = 0; round < 2; round++) {
+            if (round) allot(&a);
+            own.G = take(&a, LOWER(K)), own.L = take(&a, LOWER(K) * W);
+            own.q = take(&a, own.lk * W), own.k = take(&a, own.lk * W), own.written = take(&a, own.lk * W);
+            own.rows = take(&a, CHUNK * own.lk);
+        }
+        if (!a.base) failed = 1;
+        #pragma omp for schedule(dynamic)
+        for (I task = 0; task < heads; task++) if (a.base) head(f, &own, task / f->H, task % f->H);
+        free(a.base);
+        flush_off(old);
+    }
+    return failed;
+}
