@@ -58,7 +58,11 @@ from recurra.ops.least_squares import (
     loop as least_squares_loop,
     native as least_squares_native,
 )
-from recurra.ops.linear_system import chunk as linear_system_chunk, loop as linear_system_loop
+from recurra.ops.linear_system import (
+    chunk as linear_system_chunk,
+    loop as linear_system_loop,
+    native as linear_system_native,
+)
 from recurra.ops.liquid import chunk as liquid_chunk, loop as liquid_loop, native as liquid_native
 from recurra.ops.machine import loop as machine_loop, native as machine_native
 from recurra.ops.outer import chunk as outer_chunk, gpu as outer_gpu, loop as outer_loop, native as outer_native
@@ -89,7 +93,7 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     settle.Settle: (settle_native, settle_loop),
     synapse.Synapse: (synapse_native, synapse_loop),
     block.Block: (block_chunk, block_loop),
-    linear_system.LinearSystem: (linear_system_chunk, linear_system_loop),
+    linear_system.LinearSystem: (linear_system_native, linear_system_chunk, linear_system_loop),
     dplr.DiagonalPlusLowRank: (dplr_chunk, dplr_loop),
     projection.Projection: (projection_native, projection_adjoint, projection_loop),
     grid.Grid: (grid_wavefront, grid_loop),
