@@ -126,7 +126,11 @@ INLINE void tile(const int M, const int NV, const int per_gate, OPERANDS) {
     EVERY for (int m = 0; m < M; m++) EVERY for (int v = 0; v < NV; v++)
         *(lane *)(out + m * out_row + (v / per_gate) * out_gate + (v % per_gate) * VL) = sum[m][v];
 }
-#define ROWS_OF(M, NV, PER) case M: tile(M, NV, PER, segments, length, gap, x, x_row, w, out, out_row, out_gate); break;
+/* as many rows as stay in registers: a tile of more is never asked for, and takes time to compile */
+#define ROWS_OF(M, MOST, NV, PER)                                                                                  \
+    case M:                                                                                                        \
+        if (M <= MOST) tile(M, NV, PER, segments, length, gap, x, x_row, w, out, out_row, out_gate);               \
+        break;
 
 /* ---- the product where the weight lies: out[m][r] = x[m] . w[r], vectors along k ---- */
 
@@ -174,22 +178,14 @@ enum {
 };
 static void tile_forward(int m, OPERANDS) {
     switch (m) {
-        ROWS_OF(1, FN, FV)
-#if GATES <= 12
-        ROWS_OF(2, FN, FV)
-#endif
-#if GATES <= 8
-        ROWS_OF(3, FN, FV)
-#endif
-#if GATES <= 6
-        ROWS_OF(4, FN, FV) ROWS_OF(5, FN, FV) ROWS_OF(6, FN, FV) ROWS_OF(7, FN, FV) ROWS_OF(8, FN, FV)
-#endif
+        ROWS_OF(1, FM, FN, FV) ROWS_OF(2, FM, FN, FV) ROWS_OF(3, FM, FN, FV) ROWS_OF(4, FM, FN, FV)
+        ROWS_OF(5, FM, FN, FV) ROWS_OF(6, FM, FN, FV) ROWS_OF(7, FM, FN, FV) ROWS_OF(8, FM, FN, FV)
     }
 }
 static void tile_backward(int m, OPERANDS) {
     switch (m) {
-        ROWS_OF(1, BN, BN) ROWS_OF(2, BN, BN) ROWS_OF(3, BN, BN) ROWS_OF(4, BN, BN) ROWS_OF(5, BN, BN)
-        ROWS_OF(6, BN, BN)
+        ROWS_OF(1, BM, BN, BN) ROWS_OF(2, BM, BN, BN) ROWS_OF(3, BM, BN, BN) ROWS_OF(4, BM, BN, BN)
+        ROWS_OF(5, BM, BN, BN) ROWS_OF(6, BM, BN, BN)
     }
 }
 

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #ifdef __x86_64__
-#include <immintrin.h>
+#include <xmmintrin.h>
 #endif
 
 #ifndef REAL
@@ -103,15 +103,17 @@ INLINE At plus_columns(At r, I c) { r.x += c * bytes(r.type); return r; }
 INLINE REAL number(At r, I t) { return load_some(r.x + t * r.stride * bytes(r.type), r.type, 1)[0]; }
 INLINE void set(At r, I t, REAL x) { store_some(r.x + t * r.stride * bytes(r.type), r.type, all(x), 1); }
 
-/* a store around the cache, to an address aligned to 64 bytes: it does not first read the line it fills */
+/* a store around the cache, to an address aligned to 64 bytes: it does not first read the line it fills. By its own
+ * name: the header that has a function for it takes as long to read as all the rest of a small kernel */
 INLINE void stream(REAL *p, vec x) {
 #ifdef __AVX512F__
-    for (unsigned i = 0; i < sizeof(vec) / 64; i++) _mm512_stream_si512((void *)((char *)p + 64 * i), ((__m512i *)&x)[i]);
+    typedef REAL line __attribute__((vector_size(64)));
+    for (unsigned i = 0; i < sizeof(vec) / 64; i++)
+        __asm__("vmovntdq %1, %0" : "=m"(((line *)p)[i]) : "v"(((line *)&x)[i]));
 #else
     put(p, x);
 #endif
 }
-
 
 #if defined(__x86_64__)
 INLINE unsigned flush_on(void) { unsigned old = _mm_getcsr(); _mm_setcsr(old | 0x8040); return old; }
