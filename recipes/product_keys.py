@@ -11,7 +11,7 @@ import torch
 from recurra import train
 from recurra.models import LanguageModel, count
 
-WIDTH, HIDDEN, STEPS, SEEDS = 128, 160, 80, 3
+WIDTH, HIDDEN, STEPS, SEEDS = 128, 160, 240, 3
 MEMORY = {"keys": 64, "heads": 4, "key_size": 32, "top": 8}
 ARMS = {"dense": "mlp", "product keys": "mlp,product_key_memory"}
 
