@@ -17,7 +17,8 @@ def _seeded():
 
 @pytest.fixture(autouse=True, scope="session")
 def _uninitialised_memory_is_nan():
-    torch.use_deterministic_algorithms(True)
+    # as `use_deterministic_algorithms` does, which would import the compiler too, and take seconds
+    torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = True
 
 
