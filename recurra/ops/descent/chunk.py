@@ -12,7 +12,6 @@ decay. With :math:`\alpha` and :math:`\eta` decaying from s to t as matrices, :m
 cost is that of a few products of all keys with the weights, and of C^2 / 2 pairs of steps a chunk.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -35,21 +34,12 @@ class Given(NamedTuple):
     shares: Shares
 
 
-# as `taught`
-Teach = Callable[..., tuple[Tensor, ...]]
-
-
 def declines(record: Descent, state: DescentState) -> str | None:
     """A single step has nothing to cut."""
     return "a single step" if record.key.shape[1] == 1 else None
 
 
 def scan(record: Descent, state: DescentState) -> tuple[Tensor, DescentState]:
-    return in_turn(record, state, taught)
-
-
-def in_turn(record: Descent, state: DescentState, teach: Teach) -> tuple[Tensor, DescentState]:
-    """The chunks one after another, each by `teach`."""
     state = counted(state)
     plan = layout(state[3], record.key.shape[1], record.chunk, record.reset, record.valid)
     vectors = [record.query, record.key, record.value]
@@ -62,7 +52,7 @@ def in_turn(record: Descent, state: DescentState, teach: Teach) -> tuple[Tensor,
             state, weights = begin(record.initial, plan.begins[:, n], state), None
         ends = None if whole[n] else plan.complete[:, n]
         given = Given(query[n], key[n], value[n], threshold[0][n] if threshold else None, shares.chunk(n))
-        read, state, weights = _chunk(record, given, state, weights, ends, teach)
+        read, state, weights = _chunk(record, given, state, weights, ends)
         reads.append(read)
     read = torch.stack(reads, 1).transpose(2, 3)
     return plan.scatter(read), (*state[:3], plan.position, *state[4:])
@@ -74,7 +64,6 @@ def _chunk(
     state: DescentState,
     weights: list[Tensor] | None,
     ends: Tensor | None,
-    teach: Teach,
 ) -> tuple[Tensor, DescentState, list[Tensor] | None]:
     """What a chunk reads, the state after it and, if all rows are then at a chunk's start, the weights there.
 
@@ -86,7 +75,7 @@ def _chunk(
     # X is zero where all rows are at a chunk's start
     before = moved if weights is None else None
     weights = record.weights(start) if weights is None else weights
-    read, moved, *momentum = teach(record, given, weights, kept, before, *momentum)
+    read, moved, *momentum = _taught(record, given, weights, kept, before, *momentum)
     kept = own.kept[..., -1] * kept
     dual = record.settled(kept[..., None] * start + (moved if tau is None else tau[-1] * moved))
     after = record.weights(dual)
@@ -100,7 +89,7 @@ def _chunk(
     return read, (start, restart(ends, moved), restart(ends, kept, 1.0), position, *momentum), None
 
 
-def taught(
+def _taught(
     record: Descent, given: Given, weights: list[Tensor], kept: Tensor, moved: Tensor | None, *momentum: Tensor
 ) -> tuple[Tensor, ...]:
     """What a chunk reads where its weights are `weights` and `kept` as much of them is left, X after it, and S."""

@@ -17,8 +17,13 @@ EPSILON = 1e-6
 
 
 class Mirror(NamedTuple):
-    """A map from sums to weights and, where different sums have the same weights, to those that lose no digits."""
+    """A map from sums to weights and, where different sums have the same weights, to those that lose no digits.
 
+    Its kind and number are what the kernel knows it by.
+    """
+
+    kind: int
+    number: float
     weights: Callable[[Tensor], Tensor]
     settled: Callable[[Tensor], Tensor] = lambda dual: dual
 
@@ -30,7 +35,7 @@ def lq(q: float) -> Mirror:
         ValueError: `q` is less than 2.
     """
     at_least(2, q=q)
-    return Mirror(functools.partial(_normed, q=q))
+    return Mirror(1, q, functools.partial(_normed, q=q))
 
 
 def kl() -> Mirror:
@@ -39,7 +44,7 @@ def kl() -> Mirror:
     As the softmax of a logarithm of a softmax is the softmax itself, adding up logarithms needs no normalisation; but
     what they share would grow until it hid how they differ.
     """
-    return Mirror(_shares, _centred)
+    return Mirror(2, 0.0, _shares, _centred)
 
 
 def elastic(threshold: float) -> Mirror:
@@ -49,7 +54,7 @@ def elastic(threshold: float) -> Mirror:
         ValueError: `threshold` is not greater than 0.
     """
     greater_than(0, threshold=threshold)
-    return Mirror(functools.partial(_thresholded, threshold=threshold))
+    return Mirror(3, threshold, functools.partial(_thresholded, threshold=threshold))
 
 
 def _normed(dual: Float[Tensor, "*B I O"], q: float) -> Float[Tensor, "*B I O"]:

@@ -30,11 +30,6 @@ class Shares(NamedTuple):
         momentum = None if self.momentum is None else Momentum(*(x[n] for x in self.momentum))
         return Shares(self.kept[n], self.pairs[n], momentum)
 
-    def alone(self) -> "Shares":
-        """Those of one chunk, as those of all the chunks there are."""
-        momentum = None if self.momentum is None else Momentum(*(x[None] for x in self.momentum))
-        return Shares(self.kept[None], self.pairs[None], momentum)
-
 
 def by_chunk(plan: Layout, parts: list[Tensor]) -> list[Tensor]:
     """Each `(B, T, H, F)` as `(N, B, H, C, F)`."""

@@ -121,7 +121,7 @@ def _load(engine: str, real: str) -> ctypes.CDLL:
     Raises:
         Missing: it cannot be had.
     """
-    headers = ("common.h", "chunk.h", "memory.h", "back.h", "rows.h", "slots.h", "machine.h", "descent.h")
+    headers = ("common.h", "chunk.h", "memory.h", "back.h", "rows.h", "slots.h", "machine.h", "descent.h", "mirror.h")
     sources = (*(HERE / name for name in headers), HERE / f"{engine}.c")
     parts = (*FLAGS, *_openmp(), torch.__version__, real, _version(), _cpu())
     if engine in _written:

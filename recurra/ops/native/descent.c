@@ -4,20 +4,38 @@
  * chunk. Within a chunk there are sixteen times fewer numbers than weights: what is a product of weights and steps is
  * one of matrices, everything else is small. Steps lie in rows, features in columns; what meets a matrix from its other
  * side is turned over first, being smaller than the matrix. Backward runs the chunks of a window again, from the
- * weights and momentum that forward kept at its start, and then takes them from the last to the first. */
+ * weights and momentum that forward kept at its start, and then takes them from the last to the first. With a mirror
+ * what is kept, added up and handed on is A, what is asked is M; without one they are the same numbers. */
 #include "descent.h"
 
 typedef struct { REAL *A, *X, *c, *S; } Own;
 typedef struct { Record z; Own last; REAL *read, *marks; I threads; } Forward;
-/* state: gradients of the last state in, of the first out; initial (B, H, P) and norm (B, 2, H, V) are to be summed */
-typedef struct { Record z; const REAL *marks, *read; Own state; REAL *q, *k, *v, *limit; Gains gains; REAL *initial, *norm; I threads; } Backward;
+/* state: gradients of the last state in, of the first out; initial (B, H, P), scale (B, H, C) and norm (B, 2, H, V) are
+ * to be summed */
+typedef struct {
+    Record z;
+    const REAL *marks, *read;
+    Own state;
+    REAL *q, *k, *v, *limit, *rate, *decay, *turn, *scale, *initial, *norm;
+    I moved, threads;                                                          /* moved: whether X's gradient is wanted */
+} Backward;
 
 /* what forward keeps at a window's start: weights, and momentum */
 INLINE I mark_of(const Work *w, I task) {
     return (task * ((w->z->N - 1) / w->z->hold) + w->n / w->z->hold - 1) * (w->S ? 2 : 1) * w->Q;
 }
+/* where sums, momentum and weights lie */
+INLINE void lay(Work *w, REAL *start) {
+    w->A = start, w->S = w->z->turn.x ? start + w->P : 0;
+    w->M = w->z->net[2] != PLAIN ? start + w->each - w->P - up(LAST->rows) : start;
+}
+/* whether the last step of this chunk reads of the weights after it as they are made of sums; and where it reads to */
+INLINE I after(const Work *w) { return w->z->net[2] != PLAIN && complete(w); }
+INLINE REAL *last_row(const Work *w, const REAL *read) {
+    return (REAL *)read + (steps_of(w)[w->C - 1] * w->z->H + w->h) * LAST->out;
+}
 static void forwards(const Forward *f, Work *w, I task) {
-    enter(w, task);
+    lay(w, w->window), enter(w, task);
     const I chunks = chunks_of(w);
     for (w->n = 0; w->n < chunks; w->n++) {
         begin(w);
@@ -26,6 +44,7 @@ static void forwards(const Forward *f, Work *w, I task) {
             if (w->S) strip(w, f->marks + mark_of(w, task) + w->Q, w->S);
         }
         teach(w), ask(w, 1), scatter(w, f->read, w->dread, LAST->lo, LAST->out), advance(w);
+        if (after(w)) ask_after(w), memcpy(last_row(w, f->read), w->dread, LAST->out * sizeof(REAL));
     }
     strip(w, f->last.A + task * w->Q, w->A), strip(w, f->last.X + task * w->Q, w->X);
     if (w->S) strip(w, f->last.S + task * w->Q, w->S);
@@ -42,75 +61,95 @@ ONCE void by_shares(const Work *w, REAL *dx, REAL *dshare, const REAL *share, RE
         }
     }
 }
-#define GAIN(of) REAL *const d##of = w->d.of ? w->d.of + chunk_of(w) * C : 0;
-#define GAINS GAIN(kept) GAIN(moved) REAL *const dseen = w->d.seen ? w->d.seen + chunk_of(w) * C : dkept;
 /* through `advance`: what enters and comes back at first, then the state */
 static void back_advance(Work *w) {
-    SHARES ENDS GAINS
-    REAL *const to = complete(w) ? w->dA : w->dX, *dends = w->d.ends + chunk_of(w) * (C + 1 + (moved != 0)), *dturns = moved ? w->d.turns + chunk_of(w) * (C + 1) : 0;
+    const I C = w->C;
+    const REAL *ends = w->s.ends, *turns = w->s.turns;
+    REAL *const to = complete(w) ? w->dA : w->dX, *dends = w->d.ends, *dturns = w->d.turns;
     EACH(i, w->L) {
         Layer *l = &w->l[i];
         against(w, l, w->turned, l->bt, to), by_shares(w, l->dx, dends, ends, -1, l->x, w->turned, l->li, 0);
         rows_times(w, w->scaled, l->x, ends, -1, l->li), through(w, l, l->db, 0, w->scaled, to);
-        if (!moved) continue;
+        if (!w->S) continue;
         against(w, l, w->turned, l->bt, w->dS), by_shares(w, l->dx, dturns, turns, -1, l->x, w->turned, l->li, 1);
         rows_times(w, w->scaled, l->x, turns, -1, l->li), through(w, l, l->db, 1, w->scaled, w->dS);
     }
     vec at_A = {}, at_X = {}, at_S = {}, kept_S = {};
-    const REAL first = w->c * kept[C - 1];
+    const REAL kept = w->s.kept[C - 1], first = w->c * kept;
     for (I c = 0; c < w->P; c += W) {
         vec g = get(to + c);
         if (complete(w)) at_A += g * get(w->A + c), put(w->dA + c, first * g);
         if (w->held) at_X += g * get(w->X + c), put(w->dX + c, ends[C] * g);
-        if (!moved) continue;
+        if (!w->S) continue;
         vec s = get(w->S + c), gs = get(w->dS + c);
         at_S += g * s, kept_S += gs * s, put(w->dS + c, ends[C + 1] * g + turns[C] * gs);
     }
     REAL dfirst = complete(w) ? sum1(at_A) : w->dc;
-    dkept[C - 1] += w->c * dfirst, w->dc = kept[C - 1] * dfirst;
-    dends[C] += sum1(at_X);
-    if (moved) dends[C + 1] += sum1(at_S), dturns[C] += sum1(kept_S);
+    w->d.kept[C - 1] += w->c * dfirst, w->dc = kept * dfirst;
+    dends[C] += sum1(at_X), dends[C + 1] += sum1(at_S), dturns[C] += sum1(kept_S);
 }
 /* through one of the matrices that queries meet: its gradient, its share's, theirs */
 static void back_held(Work *w, const Layer *l, const REAL *M, REAL *dM, const REAL *share, REAL *dshare, const REAL *dz) {
     against(w, l, w->turned, w->two, M), by_shares(w, w->asked, dshare, share, 1, l->asks, w->turned, l->li, 1);
     rows_times(w, w->scaled, l->asks, share, 1, l->li), write(w, l, dM, w->scaled, l->rows, l->li, dz);
 }
-static void back_ask(Work *w, const Backward *f) {
-    SHARES GAINS
-    const I Cp = w->Cp, lv = LAST->lo, V = LAST->out, K = w->l[0].in, normed = w->z->norm != 0;
-    REAL *dz = w->one, *first = w->dR + C * Cp, *dfirst = first + Cp;          /* c kept */
-    gather(w, w->dread, lv, (Rows){f->read, w->z->T * w->z->H * V, w->z->H * V, V}, V, 0);
-    EACH(s, C) {
+/* from the gradient of what x is answered, in w->dread, to that of what the last layer gave */
+static void undo_answers(Work *w, REAL *dz) {
+    const I lv = LAST->lo, normed = w->z->norm != 0;
+    EACH(s, w->C) {
         const REAL *g = w->dread + s * lv, *normal = w->answer + s * lv;
         for (I c = 0; c < lv; c += W) put(dz + s * lv + c, normed ? get(w->gain + c) * get(g + c) : get(g + c));
         for (I c = 0; c < lv && normed; c += W) {
             put(w->dgain + c, get(w->dgain + c) + get(g + c) * get(normal + c));
             put(w->dgain + lv + c, get(w->dgain + lv + c) + get(g + c));
         }
-        if (normed) unnormalise(dz + s * lv, dz + s * lv, normal, w->inverse[Cp + s], V);
+        if (normed) unnormalise(dz + s * lv, dz + s * lv, normal, w->inverse[w->Cp + s], LAST->out);
     }
-    memset(w->dR, 0, (C + 2) * Cp * sizeof(REAL));
-    EACH(s, C) first[s] = w->c * kept[s];
+}
+/* through `ask_after`, which runs again: the query's gradient goes to w->own */
+static void back_after(Work *w, const Backward *f) {
+    ask_after(w);
+    memcpy(w->dread, last_row(w, f->read), LAST->out * sizeof(REAL));
+    w->C = 1;
+    undo_answers(w, w->one);
+    for (I i = w->L - 1; i >= 0; i--) {
+        Layer *l = &w->l[i];
+        flip(w->two, w->Cp, w->one, l->lo, w->Cp, l->lo), against(w, l, w->asked, w->two, w->M);
+        write(w, l, w->dM, l->after, l->rows, l->li, w->one);
+        if (i) times_slope(w, l - 1, l, w->one, w->asked, l[-1].tilt, 0);
+    }
+    memcpy(w->own, w->asked, w->l[0].li * sizeof(REAL));
+    if (w->z->norm) add_to(w->own, w->dread, LAST->lo);
+    w->C = w->z->C;
+}
+static void back_ask(Work *w, const Backward *f) {
+    const Shares *own = &w->s, *d = &w->d;
+    const I C = w->C, Cp = w->Cp, lv = LAST->lo, V = LAST->out, K = w->l[0].in;
+    REAL *dz = w->one, *first = w->inverse + 2 * Cp, *dfirst = first + Cp;     /* c kept */
+    gather(w, w->dread, lv, (Rows){f->read, w->z->T * w->z->H * V, w->z->H * V, V}, V, 0);
+    if (after(w)) memset(w->dread + (C - 1) * lv, 0, lv * sizeof(REAL));
+    undo_answers(w, dz);
+    memset(d->pairs, 0, C * Cp * sizeof(REAL)), memset(dfirst, 0, Cp * sizeof(REAL));
+    EACH(s, C) first[s] = w->c * own->kept[s];
     for (I i = w->L - 1; i >= 0; i--) {
         Layer *l = &w->l[i];
         multiply(l->db, l->lo, 1, l->minus, 1, Cp, dz, l->lo, C, C);
         multiply(w->scaled, Cp, 0, dz, l->lo, 1, l->bt, Cp, C, l->out);
         for (I c = 0; c < C * Cp; c += W) {
             vec g = -get(w->scaled + c);
-            put(w->dR + c, get(w->dR + c) + g * get(l->seen + c)), put(w->scaled + c, g * get(w->R + c));
+            put(d->pairs + c, get(d->pairs + c) + g * get(l->seen + c)), put(w->scaled + c, g * get(own->pairs + c));
         }
         multiply(l->dx, l->li, 1, w->scaled, 1, Cp, l->asks, l->li, C, C);
         multiply(w->asked, l->li, 0, w->scaled, Cp, 1, l->x, l->li, C, C);
         flip(w->two, Cp, dz, l->lo, Cp, l->lo);
-        back_held(w, l, w->A, w->dA, first, dfirst, dz);
-        if (w->held) back_held(w, l, w->X, w->dX, seen, dseen, dz);
-        if (moved) back_held(w, l, w->S, w->dS, moved, dmoved, dz);
+        back_held(w, l, w->M, w->dM, first, dfirst, dz);
+        if (w->held) back_held(w, l, w->X, w->dX, own->seen, d->seen, dz);
+        if (w->S) back_held(w, l, w->S, w->dS, own->moved, d->moved, dz);
         if (i) times_slope(w, l - 1, l, dz, w->asked, l[-1].slope, 0);
     }
-    EACH(s, C) dkept[s] += w->c * dfirst[s], w->dc += kept[s] * dfirst[s];
-    EACH(s, C) memcpy(w->d.pairs + (chunk_of(w) * C + s) * C, w->dR + s * Cp, C * sizeof(REAL));
-    if (normed) EACH(s, C) add_to(w->asked + s * w->l[0].li, w->dread + s * lv, lv);
+    EACH(s, C) d->kept[s] += w->c * dfirst[s], w->dc += own->kept[s] * dfirst[s];
+    if (w->z->norm) EACH(s, C) add_to(w->asked + s * w->l[0].li, w->dread + s * lv, lv);
+    if (after(w)) add_to(w->asked + (C - 1) * w->l[0].li, w->own, w->l[0].li);
     scatter(w, f->q, w->asked, w->l[0].li, K);
 }
 /* from the gradient of what came back to that of what the last layer gave; the answer's to w->dread */
@@ -160,19 +199,56 @@ static void back_teach(Work *w, const Backward *f) {
         Layer *l = &w->l[i], *next = l + 1;
         times_slope(w, l, next, l->dz, next->y, l->second, 0);
         for (I c = 0; c < C * l->lo; c += W) put(l->dz + c, get(l->dz + c) * get(l->db + c)), put(w->one + c, get(l->db + c) * get(l->first + c));
-        multiply(next->db, next->lo, 1, w->one, l->lo, 1, w->A + next->at, next->lo, C, next->in);
-        write(w, next, w->dA, w->one, next->in, l->lo, next->back);
+        multiply(next->db, next->lo, 1, w->one, l->lo, 1, w->M + next->at, next->lo, C, next->in);
+        write(w, next, w->dM, w->one, next->in, l->lo, next->back);
     }
     back_lose(w, f);
     for (I i = w->L - 1; i >= 0; i--) {
         Layer *l = &w->l[i];
-        write(w, l, w->dA, l->x, l->rows, l->li, l->dz);
-        flip(w->two, w->Cp, l->dz, l->lo, w->Cp, l->lo), against(w, l, w->turned, w->two, w->A), add_to(l->dx, w->turned, C * l->li);
+        write(w, l, w->dM, l->x, l->rows, l->li, l->dz);
+        flip(w->two, w->Cp, l->dz, l->lo, w->Cp, l->lo), against(w, l, w->turned, w->two, w->M), add_to(l->dx, w->turned, C * l->li);
         if (i) times_slope(w, l - 1, l, l[-1].dz, l->dx, l[-1].first, 1);
     }
     const Layer *l = &w->l[0];
     if (w->z->norm) EACH(s, C) add_to(l->dx + s * l->li, w->dread + s * LAST->lo, LAST->lo);
     scatter(w, f->k, l->dx, l->li, l->in);
+}
+/* through `share` */
+static void back_share(Work *w, const Backward *f) {
+    const Record *z = w->z;
+    const Shares *s = &w->s, *d = &w->d;
+    const I C = w->C, Cp = w->Cp, *step = steps_of(w), momentum = z->turn.x != 0, scaled = z->scale != 0;
+    const I end = C - 1, shown_end = scaled && complete(w);
+    REAL *dleft = d->left, *dwritten = d->written, dkept = 0, dcarried = 0, dlasting = d->turns[C];
+    memset(dleft, 0, Cp * sizeof(REAL)), memcpy(dwritten, d->turns, Cp * sizeof(REAL));
+    for (I t = end; t >= 0; t--) {
+        const REAL a = s->decay[t], e = s->turn[t], shown = scaled ? z->scale[t] : 1, by = shown_end ? shown : 1;
+        const REAL *left = s->left + t * Cp, *pairs = d->pairs + t * Cp;
+        REAL scale = dot(pairs, left, Cp) + d->seen[t] * s->kept[t] + d->moved[t] * s->carried[t], da = 0, de = 0;
+        for (I c = 0; c < Cp; c += W) {
+            vec g = get(dleft + c) + shown * get(pairs + c);
+            put(dleft + c, t == end ? g + by * get(d->ends + c) : g);
+        }
+        dkept += d->kept[t] + shown * d->seen[t], dcarried += shown * d->moved[t];
+        if (t == end) {
+            dkept += by * d->ends[C], dcarried += by * d->ends[C + 1];
+            if (shown_end) scale += dot(d->ends, left, Cp) + d->ends[C] * s->kept[t] + d->ends[C + 1] * s->carried[t];
+        }
+        if (scaled) w->dscale[t] += scale;
+        if (momentum && there(w, step[t])) add_to(dwritten, dleft, Cp), dlasting += dcarried;
+        const REAL rate = (momentum ? dwritten : dleft)[t];
+        da = dkept * (t ? s->kept[t - 1] : 1);
+        if (t) da += dot(dleft, left - Cp, Cp) + dcarried * s->carried[t - 1];
+        de = dlasting * (t ? s->lasting[t - 1] : 1);
+        if (t && momentum) de += dot(dwritten, s->written + (t - 1) * Cp, Cp);
+        for (I c = 0; c < Cp; c += W) put(dleft + c, a * get(dleft + c)), put(dwritten + c, e * get(dwritten + c));
+        dkept *= a, dcarried *= a, dlasting *= e;
+        if (!there(w, step[t])) continue;
+        const I at = step[t] * z->H + w->h;
+        f->rate[at] = rate;
+        if (f->decay) f->decay[at] = a * da;
+        if (f->turn) f->turn[at] = e * de;
+    }
 }
 static void add_dense(const Work *w, REAL *y, const REAL *M) {
     EACH(i, w->L) {
@@ -180,43 +256,60 @@ static void add_dense(const Work *w, REAL *y, const REAL *M) {
         EACH(r, l->rows) EACH(c, l->out) y[l->flat + r * l->out + c] += M[l->at + r * l->lo + c];
     }
 }
+/* at the start of a chunk of the window, or of a sequence, which changes nothing else there but momentum */
+INLINE void at_start(Work *w, I from) {
+    lay(w, w->window + (w->n - from) * w->each);
+    if (!begins(w)) return;
+    REAL *const S = w->S;
+    lay(w, w->fresh), w->S = S, w->c = 1, w->held = 0;
+    if (S) memset(S, 0, w->P * sizeof(REAL));
+}
 static void backwards(const Backward *f, Work *w, I task) {
     const Record *z = w->z;
-    enter(w, task);
-    const I chunks = chunks_of(w), each = w->S ? 2 * w->P : w->P;
+    lay(w, w->window), enter(w, task);
+    const I chunks = chunks_of(w), mirrored = z->net[2] != PLAIN;
     pad(w, w->dA, f->state.A + task * w->Q), pad(w, w->dX, f->state.X + task * w->Q), w->dc = f->state.c[task];
     if (w->S) pad(w, w->dS, f->state.S + task * w->Q);
-    memset(w->dgain, 0, 2 * LAST->lo * sizeof(REAL));
-    REAL *const A = w->A, *const S = w->S;
+    memset(w->dgain, 0, 2 * LAST->lo * sizeof(REAL)), memset(w->dscale, 0, w->C * sizeof(REAL));
+    if (mirrored) memset(w->dM, 0, w->P * sizeof(REAL));
+    if (z->begins) lay(w, w->fresh), pad(w, w->A, z->initial + w->h * w->Q), reflect(w);
     for (I from = (chunks - 1) / z->hold * z->hold; chunks && from >= 0; from -= z->hold) {
         const I till = from + z->hold < chunks ? from + z->hold : chunks;
-        #define AT(i) (w->A = w->window + (i) * each, w->S = S ? w->A + w->P : 0)
-        w->n = from, AT(0);
+        lay(w, w->window);
         if (from) {
-            pad(w, w->A, f->marks + mark_of(w, task)), w->c = 1, w->held = 0;
-            if (S) pad(w, w->S, f->marks + mark_of(w, task) + w->Q);
-        } else enter(w, task), begin(w);
-        for (; w->n + 1 < till;) {
-            memcpy(w->window + (w->n + 1 - from) * each, w->A, each * sizeof(REAL));
-            AT(w->n + 1 - from);
-            teach(w), advance(w), w->n++, begin(w);
+            w->n = from, w->c = 1, w->held = 0;
+            pad(w, w->A, f->marks + mark_of(w, task)), reflect(w);
+            if (w->S) pad(w, w->S, f->marks + mark_of(w, task) + w->Q);
+        } else enter(w, task);
+        for (w->n = from; w->n + 1 - mirrored < till; w->n++) {
+            at_start(w, from), teach(w);
+            const REAL *A = w->A, *S = w->S;
+            lay(w, w->window + (w->n + 1 - from) * w->each);
+            memcpy(w->A, A, w->P * sizeof(REAL));
+            if (S) memcpy(w->S, S, w->P * sizeof(REAL));
+            advance(w);
         }
-        for (; w->n >= from; w->n--) {
-            AT(w->n - from), w->c = 1, w->held = 0;
-            if (!w->n) w->c = z->state.c[task], pad_X(w, task);
-            if (begins(w)) w->c = 1, w->held = 0;
-            teach(w), back_advance(w), ask(w, 0), back_ask(w, f), back_teach(w, f);
+        for (w->n = till - 1; w->n >= from; w->n--) {
+            if (after(w)) lay(w, w->window + (w->n + 1 - from) * w->each), back_after(w, f), undo_reflect(w), settle(w, w->dA);
+            w->c = 1, w->held = 0;
+            if (!w->n) w->c = z->state.c[task], pad_X(w, task), w->held |= f->moved;
+            at_start(w, from);
+            EACH(i, (I)(sizeof(Shares) / sizeof(REAL *))) memset(((REAL **)&w->d)[i], 0, (w->Cp + W) * sizeof(REAL));
+            teach(w), back_advance(w), ask(w, 0), back_ask(w, f), back_teach(w, f), back_share(w, f);
             if (begins(w)) {
+                undo_reflect(w);
                 add_dense(w, f->initial + task * w->Q, w->dA);
                 memset(w->dA, 0, w->P * sizeof(REAL));
-                if (S) memset(w->dS, 0, w->P * sizeof(REAL));
+                if (w->S) memset(w->dS, 0, w->P * sizeof(REAL));
             }
             if (w->n || begins(w)) memset(w->dX, 0, w->P * sizeof(REAL)), w->dc = 0;
         }
     }
-    AT(0);
+    lay(w, w->window), w->n = 0;
+    if (!begins(w)) undo_reflect(w);
     strip(w, f->state.A + task * w->Q, w->dA), strip(w, f->state.X + task * w->Q, w->dX), f->state.c[task] = w->dc;
-    if (S) strip(w, f->state.S + task * w->Q, w->dS);
+    if (w->S) strip(w, f->state.S + task * w->Q, w->dS);
+    if (f->scale) memcpy(f->scale + task * w->C, w->dscale, w->C * sizeof(REAL));
     EACH(i, 2 * (z->norm != 0)) memcpy(f->norm + ((w->b * 2 + i) * z->H + w->h) * LAST->out, w->dgain + i * LAST->lo, LAST->out * sizeof(REAL));
 }
 
@@ -226,27 +319,31 @@ static void prepare(Work *w, const Record *z, Arena *a, int back) {
     I wide = w->Cp;
     EACH(i, w->L) {
         Layer *l = &w->l[i];
-        l->in = z->net[2 + i], l->out = z->net[3 + i], l->rows = l->in + z->net[0], l->li = up(l->rows), l->lo = up(l->out);
+        l->in = z->net[3 + i], l->out = z->net[4 + i], l->rows = l->in + z->net[0], l->li = up(l->rows), l->lo = up(l->out);
         l->at = w->P, l->flat = w->Q, w->P += l->rows * l->lo, w->Q += l->rows * l->out;
         if (l->li > wide) wide = l->li;
         if (l->lo > wide) wide = l->lo;
     }
-    const I R = w->Cp, momentum = z->state.S != 0;
+    const I R = w->Cp, momentum = z->turn.x != 0, mirrored = z->net[2] != PLAIN;
     EACH(i, w->L) {
         Layer *l = &w->l[i];
         #define TAKE(of, n) l->of = take(a, R * (n));
         TAKE(x, l->li) TAKE(xt, l->li) TAKE(asks, l->li) TAKE(z, l->lo) TAKE(back, l->lo) TAKE(bt, l->lo) TAKE(y, l->li)
-        TAKE(first, l->lo) TAKE(slope, l->lo) TAKE(seen, R) TAKE(minus, R)
+        TAKE(first, l->lo) TAKE(slope, l->lo) TAKE(seen, R) TAKE(minus, R) TAKE(after, l->li) TAKE(tilt, l->lo)
         l->second = 0;
         if (back) { TAKE(second, l->lo) TAKE(dx, l->li) TAKE(db, l->lo) TAKE(dz, l->lo) }
     }
     REAL **panels[] = {&w->scaled, &w->one, &w->two, &w->turned, &w->other, &w->error, &w->normal, &w->asked, &w->answer, &w->dread};
     EACH(i, (I)(sizeof panels / sizeof *panels)) *panels[i] = take(a, R * wide);
-    w->R = take(a, R * R), w->dR = take(a, (R + 2) * R), w->inverse = take(a, 2 * R), w->gain = take(a, 2 * LAST->lo);
+    Shares *shares[] = {&w->s, &w->d};
+    EACH(j, 2) EACH(i, (I)(sizeof(Shares) / sizeof(REAL *))) ((REAL **)shares[j])[i] = take(a, R * (R + 1));
+    w->inverse = take(a, 4 * R), w->gain = take(a, 2 * LAST->lo), w->own = take(a, wide), w->dscale = take(a, R);
     w->dgain = take(a, 2 * LAST->lo), w->X = take(a, w->P);
-    w->window = take(a, (back ? z->hold : 1) * (1 + momentum) * w->P);
-    w->A = w->window, w->S = momentum ? w->A + w->P : 0;
+    w->each = (1 + momentum + mirrored) * w->P + mirrored * up(LAST->rows);
+    w->window = take(a, (back ? z->hold + mirrored : 1) * w->each);
+    w->fresh = back && z->begins ? take(a, w->each) : 0;
     if (back) w->dA = take(a, w->P), w->dX = take(a, w->P), w->dS = momentum ? take(a, w->P) : 0;
+    w->dM = back && mirrored ? take(a, w->P) : w->dA;
 }
 #define DRIVE(name, Kind, back, run) \
 I descent_##name(const Kind *f, I fields) { \
@@ -269,4 +366,4 @@ I descent_##name(const Kind *f, I fields) { \
     } \
     return failed; }
 DRIVE(forward, Forward, 0, forwards(f, &w, task))
-DRIVE(backward, Backward, 1, (w.d = f->gains, backwards(f, &w, task)))
+DRIVE(backward, Backward, 1, backwards(f, &w, task))

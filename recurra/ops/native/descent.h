@@ -4,41 +4,44 @@
 #define ONCE static __attribute__((noinline))                                  /* compiled once, wherever it is called */
 #define EACH(i, n) for (I i = 0; i < (n); i++)
 
-/* (N, B, H, *), for the C slots t of every chunk: the share of its first weights (kept), of X (seen; NULL: kept) and of
- * S (moved; NULL: none) in the weights at t, and of the gradient at s (pairs, C x C); of the gradients in what the chunk
- * adds to the weights, and then of X and S (ends, C + 1 or C + 2); of the gradients in S, and last of S (turns, C + 1).
- * step: of each slot, counted through rows, B T for none. state: A, X (B, H, P), c (B, H), S (B, H, P); NULL: no X, S. */
-typedef struct { const REAL *kept, *seen, *pairs, *moved, *ends, *turns; } Shares;
+/* rate, decay, turn (B, T, H): the learning rate, and logarithms of what is kept of weights and of momentum; scale (C):
+ * how much of X is shown; NULL: none. step: of each slot, counted through rows, B T for none. state: A, X (B, H, P),
+ * c (B, H), S (B, H, P); S may be NULL. numbers: p, the norm's epsilon, the mirror's own. */
 typedef struct { const REAL *A, *X, *c, *S; } State;
 typedef struct {
-    Rows q, k, v, limit;
-    Shares shares;
+    Rows q, k, v, limit, rate, decay, turn;
+    const REAL *scale;
     State state;
-    const REAL *initial, *norm, *numbers;                                      /* numbers: p, the norm's epsilon */
+    const REAL *initial, *norm, *numbers;
     const I *step;
     const uint8_t *begins, *complete;                                          /* (B, N) */
-    const I *net;                                                              /* bias, tanh, and the layers' sizes */
+    const I *net;                                                              /* bias, tanh, the mirror, and the layers' sizes */
     I B, T, H, N, C, hold, layers;                                             /* hold: chunks in a window */
 } Record;
-typedef struct { REAL *kept, *seen, *pairs, *moved, *ends, *turns; } Gains;
+enum { PLAIN, LQ, KL, ELASTIC };                                               /* what makes weights of sums */
+/* For the slots t of a chunk: the share of its first weights (kept), of X (seen) and of S (moved) in the weights at t,
+ * and of the gradient at s (pairs, C x Cp); of the gradients in what the chunk adds to the weights, and then of X and S
+ * (ends, C + 2); of the gradients in S, and last of S (turns, C + 1). As `share` makes them, before they are scaled: */
+typedef struct { REAL *kept, *seen, *pairs, *moved, *ends, *turns, *decay, *turn, *rate, *left, *written, *lasting, *carried; } Shares;
 
 /* One layer: its matrix is rows x out, padded to rows x lo at `at`; what enters it has li columns. For steps that are
  * keys: x enters, z = x M leaves, back is the loss's gradient of z, y = back M' and first, second the derivatives of
  * gelu at z; xt, bt are x and back turned over. asks and slope are x and first for queries, seen their products with the
- * keys, minus those by their shares. dx, db, dz: gradients of x, back, z. */
+ * keys, minus those by their shares. after and tilt are asks and slope for one query, of the weights after a chunk. dx,
+ * db, dz: gradients of x, back, z. */
 typedef struct {
     I in, out, rows, li, lo, at, flat;
-    REAL *x, *z, *back, *y, *first, *second, *xt, *bt, *asks, *slope, *seen, *minus, *dx, *db, *dz;
+    REAL *x, *z, *back, *y, *first, *second, *xt, *bt, *asks, *slope, *seen, *minus, *after, *tilt, *dx, *db, *dz;
 } Layer;
 typedef struct {
     const Record *z;
-    I b, h, n, L, P, Q, C, Cp;                                                 /* P: weights with padding; Q: without */
+    I b, h, n, L, P, Q, C, Cp, each;                                           /* P: weights with padding; Q: without */
     Layer l[MOST];
-    REAL c, *A, *X, *S, *dA, *dX, *dS, dc, *window;
-    REAL *R, *dR, *scaled, *one, *two, *turned, *other, *error, *normal, *inverse, *asked, *answer, *dread, *gain;
-    REAL dnorm, *dgain;
+    Shares s, d;                                                               /* d: their gradients */
+    REAL c, *A, *X, *S, *M, *dA, *dX, *dS, *dM, dc, *window, *fresh;           /* M: what A, the sums, are as weights */
+    REAL *scaled, *one, *two, *turned, *other, *error, *normal, *inverse, *asked, *answer, *dread, *gain, *own;
+    REAL *dgain, *dscale;
     I held;                                                                    /* whether there is something in X */
-    Gains d;
 } Work;
 #define LAST (&w->l[w->L - 1])
 
@@ -96,8 +99,9 @@ ONCE void rows_times(const Work *w, REAL *y, const REAL *x, const REAL *by, REAL
     EACH(s, w->C) for (I c = 0; c < width; c += W) put(y + s * width + c, times * by[s] * get(x + s * width + c));
 }
 
-INLINE const I *steps_of(const Work *w) { return w->z->step + (w->b * w->z->N + w->n) * w->C; }
-INLINE I chunk_of(const Work *w) { return (w->n * w->z->B + w->b) * w->z->H + w->h; }
+INLINE const I *steps_of(const Work *w) { return w->z->step + (w->b * w->z->N + w->n) * w->z->C; }
+INLINE I there(const Work *w, I step) { return step < w->z->B * w->z->T; }
+INLINE const REAL *of_step(const Work *w, Rows r, I step) { return row(r, w->b, step - w->b * w->z->T, w->h); }
 INLINE I begins(const Work *w) { return w->z->begins && w->z->begins[w->b * w->z->N + w->n]; }
 INLINE I complete(const Work *w) { return w->z->complete[w->b * w->z->N + w->n]; }
 /* chunks of a row: those that have a step come first */
@@ -114,14 +118,14 @@ ONCE void gather(const Work *w, REAL *y, I ly, Rows r, I width, I bias) {
     EACH(s, w->C) {
         I step = steps_of(w)[s];
         memset(y + s * ly, 0, ly * sizeof(REAL));
-        if (step < w->z->B * w->z->T) memcpy(y + s * ly, row(r, w->b, step - w->b * w->z->T, w->h), width * sizeof(REAL));
+        if (there(w, step)) memcpy(y + s * ly, of_step(w, r, step), width * sizeof(REAL));
         if (bias) y[s * ly + width] = 1;
     }
 }
 static void scatter(const Work *w, REAL *x, const REAL *y, I ly, I width) {
     EACH(s, w->C) {
         I step = steps_of(w)[s];
-        if (step < w->z->B * w->z->T) memcpy(x + (step * w->z->H + w->h) * width, y + s * ly, width * sizeof(REAL));
+        if (there(w, step)) memcpy(x + (step * w->z->H + w->h) * width, y + s * ly, width * sizeof(REAL));
     }
 }
 /* a head's weights, dense or padded */
@@ -152,6 +156,9 @@ static void unnormalise(REAL *dz, const REAL *dy, const REAL *y, REAL inverse, I
     for (I c = 0; c < V; c += W) put(dz + c, some(inverse * (get(dy + c) - centre - along * get(y + c)), V - c));
 }
 ONCE vec power(vec x, REAL p) {
+    if (p == 1) return x;
+    if (p == 2) return x * x;
+    if (p == (REAL)0.5) { for (I i = 0; i < W; i++) x[i] = IS_DOUBLE ? sqrt(x[i]) : sqrtf(x[i]); return x; }
     for (I i = 0; i < W; i++) x[i] = IS_DOUBLE ? pow(x[i], p) : powf(x[i], p);
     return x;
 }
@@ -163,6 +170,8 @@ INLINE vec bend(vec e, REAL p) {
     vec s = e * e + TINY;
     return p == 2 ? all(1) : power(s, p / 2 - 1) * (1 + (p - 2) * e * e / s);
 }
+
+#include "mirror.h"
 
 /* from what a layer gives to what the next is given */
 ONCE void between(const Work *w, const Layer *l, const Layer *next, REAL *x, const REAL *z, REAL *first, REAL *second) {
@@ -203,12 +212,47 @@ static void lose(Work *w) {
         if (normed) unnormalise(back, y, normal, w->inverse[s], V);
     }
 }
+/* how much of everything is in the weights of every slot, by what each keeps of the one before */
+ONCE void share(Work *w) {
+    const Record *z = w->z;
+    const Shares *s = &w->s;
+    const I C = w->C, Cp = w->Cp, *step = steps_of(w), momentum = z->turn.x != 0;
+    memset(s->decay, 0, Cp * sizeof(REAL)), memset(s->turn, 0, Cp * sizeof(REAL));
+    EACH(t, C) {
+        s->rate[t] = there(w, step[t]) ? *of_step(w, z->rate, step[t]) : 0;
+        if (there(w, step[t]) && z->decay.x) s->decay[t] = *of_step(w, z->decay, step[t]);
+        if (there(w, step[t]) && momentum) s->turn[t] = *of_step(w, z->turn, step[t]);
+    }
+    for (I c = 0; c < Cp; c += W) put(s->decay + c, exps(get(s->decay + c))), put(s->turn + c, exps(get(s->turn + c)));
+    REAL kept = 1, lasting = 1, carried = 0;
+    EACH(t, C) {
+        const REAL a = s->decay[t], e = s->turn[t], shown = z->scale ? z->scale[t] : 1, add = there(w, step[t]);
+        REAL *left = s->left + t * Cp, *written = s->written + t * Cp;
+        kept *= a, lasting *= e, carried = a * carried + add * lasting;
+        for (I c = 0; c < Cp; c += W) {
+            vec y = t ? a * get(left - Cp + c) : (vec){}, turned = momentum && t ? e * get(written - Cp + c) : (vec){};
+            put(written + c, turned), put(left + c, y);
+        }
+        (momentum ? written : left)[t] += s->rate[t];
+        for (I c = 0; c < Cp; c += W) {
+            vec y = get(left + c);
+            if (momentum && add) put(left + c, y += get(written + c));
+            put(s->pairs + t * Cp + c, shown * y);
+        }
+        s->kept[t] = kept, s->lasting[t] = lasting, s->carried[t] = carried, s->seen[t] = shown * kept, s->moved[t] = shown * carried;
+    }
+    /* what a chunk adds is shown by as much as its last step is */
+    const REAL shown = complete(w) && z->scale ? z->scale[C - 1] : 1;
+    EACH(t, C) s->ends[t] = shown * s->left[(C - 1) * Cp + t], s->turns[t] = s->written[(C - 1) * Cp + t];
+    s->ends[C] = shown * kept, s->ends[C + 1] = shown * carried, s->turns[C] = lasting;
+}
 /* for every key and layer: what enters, what comes back */
 ONCE void teach(Work *w) {
+    share(w);
     gather(w, w->l[0].x, w->l[0].li, w->z->k, w->l[0].in, w->z->net[0]);
     EACH(i, w->L) {
         Layer *l = &w->l[i];
-        through(w, l, l->z, 0, l->x, w->A);
+        through(w, l, l->z, 0, l->x, w->M);
         if (i + 1 < w->L) between(w, l, l + 1, l[1].x, l->z, l->first, l->second);
     }
     lose(w);
@@ -216,77 +260,96 @@ ONCE void teach(Work *w) {
         Layer *l = &w->l[i];
         flip(l->bt, w->Cp, l->back, l->lo, w->Cp, l->lo);
         if (!i) break;
-        against(w, l, l->y, l->bt, w->A);
+        against(w, l, l->y, l->bt, w->M);
         times_slope(w, l - 1, l, l[-1].back, l->y, l[-1].first, 0);
     }
 }
-#define HELD(share, of) const REAL *share = w->z->shares.of ? w->z->shares.of + chunk_of(w) * C : 0;
-#define SHARES const I C = w->C; HELD(kept, kept) HELD(seen, seen) HELD(moved, moved) if (!seen) seen = kept;
-#define ENDS const REAL *ends = w->z->shares.ends + chunk_of(w) * (C + 1 + (moved != 0)), *turns = moved ? w->z->shares.turns + chunk_of(w) * (C + 1) : 0;
+/* from what the last layer gives, w->asked, to what x is answered, into w->dread where it is wanted */
+static void answers(Work *w, const REAL *x, int wanted) {
+    const Layer *last = LAST;
+    const I lv = last->lo;
+    if (!w->z->norm) { memcpy(w->dread, w->asked, w->C * lv * sizeof(REAL)); return; }
+    EACH(s, w->C) {
+        REAL *normal = w->answer + s * lv;
+        w->inverse[w->Cp + s] = normalise(normal, w->asked + s * lv, last->out, w->z->numbers[1]);
+        for (I c = 0; c < lv && wanted; c += W)
+            put(w->dread + s * lv + c, get(x + s * w->l[0].li + c) + get(w->gain + c) * get(normal + c) + get(w->gain + lv + c));
+    }
+}
 /* what a chunk's queries read, into w->dread where it is wanted */
 static void ask(Work *w, int wanted) {
-    SHARES
+    const Shares *own = &w->s;
+    const I C = w->C;
     Layer *const last = LAST;
-    EACH(s, C) pack(w->R + s * w->Cp, w->Cp, plain(w->z->shares.pairs + (chunk_of(w) * C + s) * C, C), 1, 1, C, 0);
     gather(w, w->l[0].asks, w->l[0].li, w->z->q, w->l[0].in, w->z->net[0]);
     EACH(i, w->L) {
         Layer *l = &w->l[i];
         REAL *z = w->asked;
         flip(l->xt, w->Cp, l->x, l->li, w->Cp, l->li);
         multiply(l->seen, w->Cp, 0, l->asks, l->li, 1, l->xt, w->Cp, C, l->rows);
-        for (I c = 0; c < C * w->Cp; c += W) put(l->minus + c, -get(l->seen + c) * get(w->R + c));
+        for (I c = 0; c < C * w->Cp; c += W) put(l->minus + c, -get(l->seen + c) * get(own->pairs + c));
         if (l == last && !wanted && !w->z->norm) return;
         multiply(z, l->lo, 0, l->minus, w->Cp, 1, l->back, l->lo, C, C);
-        rows_times(w, w->scaled, l->asks, kept, w->c, l->li), through(w, l, z, 1, w->scaled, w->A);
-        if (w->held) rows_times(w, w->scaled, l->asks, seen, 1, l->li), through(w, l, z, 1, w->scaled, w->X);
-        if (moved) rows_times(w, w->scaled, l->asks, moved, 1, l->li), through(w, l, z, 1, w->scaled, w->S);
+        rows_times(w, w->scaled, l->asks, own->kept, w->c, l->li), through(w, l, z, 1, w->scaled, w->M);
+        if (w->held) rows_times(w, w->scaled, l->asks, own->seen, 1, l->li), through(w, l, z, 1, w->scaled, w->X);
+        if (w->S) rows_times(w, w->scaled, l->asks, own->moved, 1, l->li), through(w, l, z, 1, w->scaled, w->S);
         if (l < last) between(w, l, l + 1, l[1].asks, z, l->slope, 0);
     }
-    const I lv = last->lo;
-    if (!w->z->norm) { memcpy(w->dread, w->asked, C * lv * sizeof(REAL)); return; }
-    EACH(s, C) {
-        REAL *normal = w->answer + s * lv;
-        w->inverse[w->Cp + s] = normalise(normal, w->asked + s * lv, last->out, w->z->numbers[1]);
-        for (I c = 0; c < lv && wanted; c += W)
-            put(w->dread + s * lv + c, get(w->l[0].asks + s * w->l[0].li + c) + get(w->gain + c) * get(normal + c) + get(w->gain + lv + c));
+    answers(w, w->l[0].asks, wanted);
+}
+/* what the query of a chunk's last step reads of the weights after it, into the first row of w->dread */
+ONCE void ask_after(Work *w) {
+    Layer *l = w->l;
+    memset(l->after, 0, l->li * sizeof(REAL));
+    memcpy(l->after, of_step(w, w->z->q, steps_of(w)[w->C - 1]), l->in * sizeof(REAL));
+    if (w->z->net[0]) l->after[l->in] = 1;
+    w->C = 1;
+    for (; l <= LAST; l++) {
+        through(w, l, w->asked, 0, l->after, w->M);
+        if (l < LAST) between(w, l, l + 1, l[1].after, w->asked, l->tilt, 0);
     }
+    answers(w, w->l[0].after, 1);
+    w->C = w->z->C;
 }
 /* the state after a chunk */
 static void advance(Work *w) {
-    SHARES ENDS
+    const REAL *ends = w->s.ends, *turns = w->s.turns;
+    const I C = w->C;
     REAL *const to = complete(w) ? w->A : w->X;
-    const REAL first = complete(w) ? w->c * kept[C - 1] : 0;
+    const REAL first = complete(w) ? w->c * w->s.kept[C - 1] : 0;
     for (I c = 0; c < w->P; c += W) {
         vec x = first ? first * get(w->A + c) : (vec){};
         if (w->held) x += ends[C] * get(w->X + c);
-        if (moved) x += ends[C + 1] * get(w->S + c), put(w->S + c, turns[C] * get(w->S + c));
+        if (w->S) x += ends[C + 1] * get(w->S + c), put(w->S + c, turns[C] * get(w->S + c));
         put(to + c, x);
     }
     EACH(i, w->L) {
         const Layer *l = &w->l[i];
         rows_times(w, w->scaled, l->x, ends, -1, l->li), write(w, l, to, w->scaled, l->rows, l->li, l->back);
-        if (moved) rows_times(w, w->scaled, l->x, turns, -1, l->li), write(w, l, w->S, w->scaled, l->rows, l->li, l->back);
+        if (w->S) rows_times(w, w->scaled, l->x, turns, -1, l->li), write(w, l, w->S, w->scaled, l->rows, l->li, l->back);
     }
     if (complete(w) && w->held) memset(w->X, 0, w->P * sizeof(REAL));
-    w->c = complete(w) ? 1 : w->c * kept[C - 1];
+    w->c = complete(w) ? 1 : w->c * w->s.kept[C - 1];
     w->held = !complete(w);
+    if (complete(w)) settle(w, w->A), reflect(w);
 }
 static void begin(Work *w) {
     if (!begins(w)) return;
-    pad(w, w->A, w->z->initial + w->h * w->Q);
+    pad(w, w->A, w->z->initial + w->h * w->Q), reflect(w);
     memset(w->X, 0, w->P * sizeof(REAL));
     if (w->S) memset(w->S, 0, w->P * sizeof(REAL));
     w->c = 1, w->held = 0;
 }
 static void pad_X(Work *w, I task) {
-    w->held = w->z->state.X != 0;
-    if (w->held) pad(w, w->X, w->z->state.X + task * w->Q);
-    else memset(w->X, 0, w->P * sizeof(REAL));
+    const REAL *X = w->z->state.X + task * w->Q;
+    w->held = 0;
+    for (I i = 0; i < w->Q && !w->held; i++) w->held = X[i] != 0;
+    pad(w, w->X, X);
 }
 static void enter(Work *w, I task) {
     const State *s = &w->z->state;
     w->b = task / w->z->H, w->h = task % w->z->H, w->n = 0;
-    pad(w, w->A, s->A + task * w->Q), pad_X(w, task);
+    pad(w, w->A, s->A + task * w->Q), pad_X(w, task), reflect(w);
     if (w->S) pad(w, w->S, s->S + task * w->Q);
     w->c = s->c[task];
     EACH(i, 2 * (w->z->norm != 0)) pack(w->gain + i * LAST->lo, LAST->lo, plain(w->z->norm + (i * w->z->H + w->h) * LAST->out, 0), 1, 1, LAST->out, 0);
