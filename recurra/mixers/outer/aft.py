@@ -8,9 +8,17 @@ from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Scan
+from recurra.ops.pointwise import Map, pointwise
 from recurra.ops.shift import shift
-from recurra.parts.exponential import Stabiliser, mean
+from recurra.parts.exponential import Stabiliser
 from recurra.shapes import Float, State, Tensor
+
+
+def _read(query: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+    return F.sigmoid(query) * values / weights
+
+
+READ = Map("aft", _read)
 
 
 class AFT(Mixer):
@@ -49,18 +57,23 @@ class AFT(Mixer):
 
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
         peak, sums, recent = state
-        query, key, value = self.project(x).chunk(3, -1)
-        key, value = key.to(sums.dtype), value.to(sums.dtype)
+        query, key, value = (part.to(sums.dtype) for part in self.project(x).chunk(3, -1))
         scaled, peak = self.stabiliser(key, torch.zeros_like(key[0, 0]), peak, clock)
-        keep = scaled.log_decay.exp()[..., None].expand(*key.shape, 2)
-        # a term joins the sum when it leaves the window, so that its bias needs never be taken back
-        term = scaled.weight[..., None] * F.pad(value[..., None], (0, 1), value=1.0)
-        near, kept = torch.zeros_like(term), []
+        decay = scaled.log_decay.exp()
+        # values and weights apart: side by side their decays would have to be written twice
+        terms: list[Tensor] = [scaled.weight * value, scaled.weight]
+        near, kept = [torch.zeros_like(decay[:, :1])] * 2, []
+        # a term joins the sums when it leaves the window, so that its bias needs never be taken back
         for bias, past in zip(() if self.bias is None else self.bias.to(sums.dtype).exp(), recent, strict=True):
-            near = near + bias * term
-            late, past = shift(term.flatten(2), past, clock)
-            term = keep * late.view_as(term)
-            kept.append(past)
-        far, sums = self.scan(Diag(keep, term), sums, clock)
-        read = mean(near + far).flatten(-2).to(x.dtype)
-        return self.out(F.sigmoid(query) * read), (peak, sums, tuple(kept))
+            near = [sum_near + bias * term for sum_near, term in zip(near, terms, strict=True)]
+            pasts = past.view_as(sums).unbind(-1)
+            late, pasts = zip(
+                *(shift(term, first, clock) for term, first in zip(terms, pasts, strict=True)), strict=True
+            )
+            terms = [decay * term for term in late]
+            kept.append(torch.stack(pasts, -1).flatten(1))
+        parts = zip(terms, sums.unbind(-1), strict=True)
+        far, last = zip(*(self.scan(Diag(decay, term), first, clock) for term, first in parts), strict=True)
+        both = far if self.bias is None else map(torch.add, near, far)
+        read = pointwise(READ, query, *both).to(x.dtype)
+        return self.out(read), (peak, torch.stack(last, -1), tuple(kept))
