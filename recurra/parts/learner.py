@@ -127,15 +127,28 @@ class Learner(nn.Module):
         self, x: Float[Tensor, "B T D"], state: tuple[Tensor, ...], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, ...]]:
         """Project, convolve, learn and ask, normalise, gate."""
+        read, state = self.learn(x, state, clock)
+        return self.answered(x, read), state
+
+    def learn(
+        self, x: Float[Tensor, "B T D"], state: tuple[Tensor, ...], clock: Clock | None
+    ) -> tuple[Float[Tensor, "B T H K"], tuple[Tensor, ...]]:
+        """What the networks answer to every step as they learn it, and the state after the last."""
         past, *memory = state
         mixed, past = self.conv(self.project(x), past, clock)
-        query, key, value = mixed.unflatten(-1, (3, self.heads, -1)).unbind(2)
+        ends, value = mixed.unflatten(-1, (3, self.heads, -1)).split((2, 1), 2)
+        query, key = unit(ends).unbind(2)
+        value = value.squeeze(2)
         rate, forget, *more = self.gates(x).to(memory[0].dtype).split(self.heads, -1)
         threshold = F.softplus(more[-1])[..., None].expand_as(value) if self.threshold else None
         record = Descent(
-            unit(query), unit(key), value, self.rate * rate.sigmoid(), self.initial, self.net, self.chunk,
+            query, key, value, self.rate * rate.sigmoid(), self.initial, self.net, self.chunk,
             F.logsigmoid(-forget), F.logsigmoid(more[0]) if self.momentum else None, self.answer,
             power=self.power, threshold=threshold, mirror=self.mirror,
         )  # fmt: skip
         read, memory = self.scan(record, tuple(memory), clock)
-        return self.out(self.norm(read).flatten(-2).to(x.dtype) * self.gate(x).sigmoid()), (past, *memory)
+        return read, (past, *memory)
+
+    def answered(self, x: Float[Tensor, "B T D"], read: Float[Tensor, "B T H K"]) -> Float[Tensor, "B T D"]:
+        """What comes of the networks' answers to x: a norm of each head, a gate, a linear map."""
+        return self.out(self.norm(read).flatten(-2).to(x.dtype) * self.gate(x).sigmoid())

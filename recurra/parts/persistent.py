@@ -19,7 +19,13 @@ from recurra.shapes import Bool, Float, Int, Tensor, state_zeros
 
 def asks(query: Float[Tensor, "B T H K"], positions: Int[Tensor, "N T"], base: float) -> Float[Tensor, "B T H J"]:
     """What asks keys of places and then what asks those of none, J = 2 K: the query turned and as it is."""
-    return torch.cat([turned(query, positions, base), query], -1)
+    # half of each key's 2 K features are zeros, which scores are not to be scaled for
+    return torch.cat([turned(query, positions, base), query], -1) * 2**0.5
+
+
+def placed(key: Float[Tensor, "B L H K"]) -> Float[Tensor, "B L H J"]:
+    """Turned keys, for what `asks` gives."""
+    return F.pad(key, (0, key.shape[-1]))
 
 
 class Persistent(nn.Module):
@@ -50,13 +56,15 @@ class Persistent(nn.Module):
         seen: Bool[Tensor, "B T L"],
     ) -> Float[Tensor, "B T H K"]:
         """Softmax attention to them and to the keys that are seen; `query` is what `asks` gives."""
-        size = key.shape[-1]
-        own, read = (x.to(query.dtype).expand(len(key), *x.shape) for x in (self.key, self.value))
-        keys = torch.cat([F.pad(own, (size, 0)), F.pad(key.to(query.dtype), (0, size))], 1)
-        values = torch.cat([read, value.to(query.dtype)], 1)
-        seen = F.pad(seen, (own.shape[1], 0), value=True)
-        # half of each key's 2 K features are zeros, which scores are not to be scaled for
-        return attend(query * 2**0.5, keys, values, seen)
+        return attend(query, *self.beside(key.to(query.dtype), value.to(query.dtype), seen))
+
+    def beside(
+        self, key: Float[Tensor, "B L H K"], value: Float[Tensor, "B L H K"], seen: Bool[Tensor, "B T L"]
+    ) -> tuple[Float[Tensor, "B M H J"], Float[Tensor, "B M H K"], Bool[Tensor, "B T M"]]:
+        """Keys that have a place, behind those that have none; values, and what is seen of all."""
+        own, read = (x.to(key.dtype).expand(len(key), *x.shape) for x in (self.key, self.value))
+        keys = torch.cat([F.pad(own, (key.shape[-1], 0)), placed(key)], 1)
+        return keys, torch.cat([read, value], 1), F.pad(seen, (own.shape[1], 0), value=True)
 
 
 class PersistentWindow(nn.Module):

@@ -4,6 +4,8 @@ Rows of a batch are at different places of their segments, so the memory is neve
 segment, and the weights at a chunk's start, which its state has anyway, are those of the segment's start.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -14,11 +16,14 @@ from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
 from recurra.parts.learner import Learner
 from recurra.parts.norms import RMSNorm, unit
-from recurra.parts.persistent import Persistent, asks
-from recurra.parts.segment import Open, arrange, choose, none_open, turned
-from recurra.shapes import Float, Int, Tensor
+from recurra.parts.persistent import Persistent, asks, placed
+from recurra.parts.rotary import rotary_turns, rotate
+from recurra.parts.segment import Open, Segments, apart, arrange, choose, none_open
+from recurra.parts.window import attend
+from recurra.shapes import Bool, Float, Int, Tensor
 
 Memory = tuple[Tensor, ...]
+View = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class TitansMAC(Mixer):
@@ -96,45 +101,68 @@ class TitansMAC(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Memory, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
-        """Segment by segment: each needs what the one before it taught."""
+        """Segment by segment, as each needs what the one before it taught; all that needs no memory is made at once."""
         memory, opened = state
         # a one tells where a step is from where none is
         segments, opened = arrange(F.pad(x, (0, 1), value=1.0), x, opened, clock)
         asked, there = segments.query.split((x.shape[-1], 1), -1)
         happened = there[..., 0] > 0
         whole = happened.all(-1).all(0).tolist()
-        start, reads, answers = self.learner.initial_state(len(x)), [], []
-        places = segments.place.expand(len(x), len(whole), -1)
-        parts = (part.unbind(1) for part in (segments.kept, asked, places, happened))
-        for number, (kept, query, place, valid) in enumerate(zip(*parts, strict=True)):
+        start, inputs, reads = self.learner.initial_state(len(x)), [], []
+        view = self._view(torch.arange(self.segment, device=x.device))
+        ready = self._prepare(asked.flatten(0, 1), segments, view)
+        for number, (valid, part) in enumerate(zip(happened.unbind(1), apart(ready, len(x)), strict=True)):
             if segments.fresh is not None:
                 memory = choose(segments.fresh[:, number], start, memory)
-            reads.append(self._attend(memory, query, kept, place))
-            answer, memory = self.learner(reads[-1], memory, None if whole[number] else Clock(valid=valid))
-            answers.append(answer)
-        read, answer = (segments.in_time(torch.stack(several, 1)) for several in (reads, answers))
-        return self.attended(read) * self.remembered(answer).sigmoid(), (memory, opened)
+            inputs.append(self._attend(memory, view, *part))
+            read, memory = self.learner.learn(inputs[-1], memory, None if whole[number] else Clock(valid=valid))
+            reads.append(read.flatten(-2))
+        y, read = (segments.in_time(torch.stack(several, 1)) for several in (inputs, reads))
+        answer = self.learner.answered(y, read.unflatten(-1, (self.heads, -1)))
+        return self.attended(y) * self.remembered(answer).sigmoid(), (memory, opened)
+
+    def _view(self, places: Int[Tensor, " C"]) -> View:
+        """From what has these places to keys, turned, and values."""
+        weight = torch.cat([self.key.weight, self.value.weight])
+        turn = rotary_turns(places[None], weight.shape[1] // self.heads, self.base)
+
+        def view(x: Float[Tensor, "N C D"]) -> tuple[Float[Tensor, "N C H K"], Float[Tensor, "N C H K"]]:
+            key, value = F.linear(x, weight).unflatten(-1, (2, self.heads, -1)).unbind(2)
+            return rotate(key, *turn).to(x.dtype), value
+
+        return view
+
+    def _prepare(self, x: Float[Tensor, "N Q D"], segments: Segments, view: View) -> tuple[Tensor, ...]:
+        """What of all segments needs no memory: what asks it, what attends to what, and what is seen of that."""
+        kept, place = segments.kept.flatten(0, 1), segments.place.flatten(0, 1)
+        ask, query = (z.unflatten(-1, (self.heads, -1)) for z in (self.ask(kept), self.query(x)))
+        key, value = view(kept)
+        seen = (torch.arange(self.segment, device=x.device) <= place[..., None]).expand(len(kept), -1, -1)
+        keys, values, known = self.persistent.beside(key, value, seen)
+        # what is recalled for a step is seen where that is
+        seen = torch.cat([known, seen], -1)
+        return unit(ask).transpose(1, 2), asks(query, place, self.base).to(key.dtype), keys, values, seen
 
     def _attend(
-        self, memory: Memory, x: Float[Tensor, "B Q D"], kept: Float[Tensor, "B C D"], place: Int[Tensor, "B Q"]
+        self,
+        memory: Memory,
+        view: View,
+        ask: Float[Tensor, "B H C K"],
+        query: Float[Tensor, "B Q H J"],
+        keys: Float[Tensor, "B M H J"],
+        values: Float[Tensor, "B M H K"],
+        seen: Bool[Tensor, "B Q L"],
     ) -> Float[Tensor, "B Q D"]:
         """What steps find in their segment and in what the memory recalls for it."""
-        both = torch.cat([self._recall(memory, kept), kept], 1)
-        query, key, value = (
-            project(z).unflatten(-1, (self.heads, -1))
-            for project, z in ((self.query, x), (self.key, both), (self.value, both))
-        )
-        places = torch.arange(kept.shape[1], device=x.device).repeat(2)
-        key = turned(key, places[None], self.base)
-        read = self.persistent.attend(asks(query, place, self.base), key, value, places <= place[..., None])
-        return self.out(read.flatten(-2))
+        key, value = view(self._recall(memory, ask).to(values.dtype))
+        keys, values = torch.cat([keys, placed(key)], 1), torch.cat([values, value], 1)
+        return self.out(attend(query, keys, values, seen).flatten(-2))
 
-    def _recall(self, memory: Memory, x: Float[Tensor, "B C D"]) -> Float[Tensor, "B C D"]:
+    def _recall(self, memory: Memory, ask: Float[Tensor, "B H C K"]) -> Float[Tensor, "B C D"]:
         """What the memory, as it was when the segment began, has for each step."""
         _, start, *_ = memory
         net = self.learner.net
-        query = unit(self.ask(x).unflatten(-1, (self.heads, -1))).to(start.dtype).transpose(1, 2)
         # autocast would send the memory's answers through bfloat16
-        with torch.autocast(x.device.type, enabled=False):
-            answer = net.forward(net.layers(start), query, None)
-        return self.recalled(answer.transpose(1, 2).flatten(-2).to(x.dtype))
+        with torch.autocast(ask.device.type, enabled=False):
+            answer = net.forward(net.layers(start), ask.to(start.dtype), None)
+        return self.recalled(answer.transpose(1, 2).flatten(-2))
