@@ -8,11 +8,14 @@ from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, as_kept, check_segment, through
-from recurra.shapes import Float, Int, Tensor
+from recurra.parts.segment import Open, check_segment, linear, through
+from recurra.shapes import Float, Int, Tensor, wide
 
 # inputs, the latest last, and how many of them there are: of the steps before, and of what was compressed
 Memory = tuple[Float[Tensor, "B M D"], Int[Tensor, " B"], Float[Tensor, "B Z D"], Int[Tensor, " B"]]
+
+# with the keys and values of those that were not compressed
+Given = tuple[Float[Tensor, "B M F"], Memory]
 
 SLOWEST = 10_000.0  # the wave of positions that is this many times slower than the fastest
 
@@ -84,12 +87,26 @@ class TransformerXL(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Memory, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
         """Remember every full segment, then read for all steps at once."""
-        return through(as_kept, self._write, self._read, x, x, state, self.initial_state(len(x)), clock)
+        (memory, opened), (first, none) = state, self.initial_state(len(x))
+        # keys and values of inputs go with them, so that each is made once and not by every segment that sees it
+        before, begun = ((self._split(near.to(x.dtype)), (near, *rest)) for near, *rest in (memory, first))
+        y, ((_, memory), opened) = through(
+            self._prepare, self._write, self._read, x, x, (before, opened), (begun, none), clock
+        )
+        return y, (memory, opened)
 
-    def _read(self, memory: Memory, x: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "N Q D"]:
+    def _split(self, x: Float[Tensor, "N L D"]) -> Float[Tensor, "N L F"]:
+        """Keys and values."""
+        return linear(x, self.key, self.value)
+
+    def _prepare(self, kept: Float[Tensor, "N C D"]) -> tuple[Tensor, Tensor]:
+        """Keys and values, and the inputs themselves."""
+        return self._split(kept), kept
+
+    def _read(self, memory: Given, x: Tensor, ready: tuple[Tensor, Tensor], place: Tensor) -> Float[Tensor, "N Q D"]:
         """What steps find in the memory and in their segment."""
-        near, steps, far, shrunk = memory
-        past = torch.cat([far.to(x.dtype), near.to(x.dtype), kept], 1)
+        near, (_, steps, far, shrunk) = memory
+        past = torch.cat([self._split(far.to(x.dtype)), near, ready[0]], 1)
         # from the oldest compressed to the last of the segment; what is not there yet is before `steps` and `shrunk`
         index = torch.arange(past.shape[1], device=x.device)
         seen = (index >= self.compressed + self.memory - steps[:, None]) | (
@@ -100,20 +117,21 @@ class TransformerXL(Mixer):
         return self._attend(x, past, own - index, seen)
 
     def _attend(
-        self, x: Float[Tensor, "N Q D"], past: Float[Tensor, "N L D"], distance: Int[Tensor, "#N Q L"], seen: Tensor
+        self, x: Float[Tensor, "N Q D"], past: Float[Tensor, "N L F"], distance: Int[Tensor, "#N Q L"], seen: Tensor
     ) -> Float[Tensor, "N Q D"]:
         """Attention by content and distance, in every head."""
         split = (self.heads, self.size)
         query = self.query(x)
         content = (query + self.content_bias).unflatten(-1, split).transpose(1, 2)
         place = (query + self.distance_bias).unflatten(-1, split).transpose(1, 2)
-        key, value = (project(past).unflatten(-1, split).transpose(1, 2) for project in (self.key, self.value))
+        # sums of narrow numbers are wide
+        key, value = (part.unflatten(-1, split).transpose(1, 2).to(wide(x)) for part in past.chunk(2, -1))
         wave = self.distance(self._waves(past.shape[1], x)).unflatten(-1, split)
-        score = torch.einsum("nhqk,lhk->nhql", place, wave) * self.size**-0.5
+        score = torch.einsum("nhqk,lhk->nhql", place, wave)
         index = distance.clamp(min=0)[:, None].expand(*score.shape[:2], -1, -1)
-        score = score.gather(-1, index).masked_fill(~seen[:, None], -torch.inf)
-        read = F.scaled_dot_product_attention(content, key, value, score.to(content.dtype))
-        return self.out(read.transpose(1, 2).flatten(-2))
+        score = (score.gather(-1, index) + content.to(key.dtype) @ key.mT) * self.size**-0.5
+        read = F.softmax(score.masked_fill(~seen[:, None], -torch.inf), -1) @ value
+        return self.out(read.to(x.dtype).transpose(1, 2).flatten(-2))
 
     def _waves(self, length: int, like: Tensor) -> Float[Tensor, "L D"]:
         """Sine and cosine of every distance."""
@@ -122,16 +140,23 @@ class TransformerXL(Mixer):
         angle = torch.arange(length, device=like.device)[:, None] * rate
         return torch.cat([angle.sin(), angle.cos()], -1)[:, :width].to(like.dtype)
 
-    def _write(self, memory: Memory, x: Float[Tensor, "B C D"]) -> Memory:
+    def _write(self, memory: Given, ready: tuple[Tensor, Tensor]) -> Given:
         """The memory after a segment."""
-        near, steps, far, shrunk = memory
-        both = torch.cat([near, x.to(near.dtype)], 1)
+        near, (x, steps, far, shrunk) = memory
         if self.compress is not None:
-            leaving = both[:, : self.segment].unflatten(1, (-1, self.rate)).flatten(2)
-            leaving = self.compress(leaving.to(x.dtype)).to(far.dtype)
             # the memory is of whole segments: what leaves has all been steps, or none of it
+            leaving = (
+                torch.cat([x, ready[1].to(x.dtype)], 1)[:, : self.segment].unflatten(1, (-1, self.rate)).flatten(2)
+            )
+            leaving = self.compress(leaving.to(near.dtype)).to(far.dtype)
             leaves = steps == self.memory
             longer = torch.cat([far, leaving], 1)[:, leaving.shape[1] :]
             far = torch.where(leaves[:, None, None], longer, far)
             shrunk = torch.where(leaves, (shrunk + leaving.shape[1]).clamp(max=self.compressed), shrunk)
-        return both[:, both.shape[1] - self.memory :], (steps + self.segment).clamp(max=self.memory), far, shrunk
+        near, x = (self._last(old, new) for old, new in zip((near, x), ready, strict=True))
+        return near, (x, (steps + self.segment).clamp(max=self.memory), far, shrunk)
+
+    def _last(self, old: Float[Tensor, "B M F"], new: Float[Tensor, "B C F"]) -> Float[Tensor, "B M F"]:
+        """The last that are remembered, of those that were and those of a segment."""
+        both = new if self.memory <= self.segment else torch.cat([old.to(new.dtype), new], 1)
+        return both[:, both.shape[1] - self.memory :].to(old.dtype)
