@@ -5,6 +5,7 @@ recurrence of m is a diagonal one over (max, +), so all steps still run in paral
 so no gradient goes through it, and its rounding costs nothing, as the rescaling uses m as it was rounded.
 """
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -99,6 +100,17 @@ class ExponentialSum(nn.Module):
         write = scaled.weight[..., None] * F.pad(value, (0, 1), value=1.0)
         read, sums = self.scan(Diag(scaled.log_decay.exp()[..., None].expand_as(write), write), sums, clock)
         return read, scaled, (peak, sums)
+
+
+@functools.cache
+def _over(least: float) -> Map:
+    return Map("over", lambda values, weights: values / weights.clamp(min=least))
+
+
+def mean_of(sums: Float[Tensor, "B T *H W"], least: float) -> Float[Tensor, "B T *H V"]:
+    """As `mean`, of weights whose sum is held above `least`."""
+    values, weights = sums.split([sums.shape[-1] - 1, 1], -1)
+    return pointwise(_over(least), values, weights)
 
 
 def mean(sums: Float[Tensor, "*B W"]) -> Float[Tensor, "*B V"]:

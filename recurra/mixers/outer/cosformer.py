@@ -10,6 +10,7 @@ from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
+from recurra.parts.exponential import mean_of
 from recurra.parts.heads import divide
 from recurra.parts.rotary import count
 from recurra.shapes import Float, Int, Tensor
@@ -71,5 +72,4 @@ class CosFormer(Mixer):
         # a value of one beside the others sums the keys: numerator and denominator are one memory
         value = F.pad(value.to(memory.dtype), (0, 1), value=1.0)
         read, memory = self.scan(Outer(query, key, value), memory, clock)
-        mean = read[..., :-1] / read[..., -1:].clamp_min(self.epsilon)
-        return self.out(mean.flatten(-2).to(x.dtype)), (memory, position)
+        return self.out(mean_of(read, self.epsilon).flatten(-2).to(x.dtype)), (memory, position)

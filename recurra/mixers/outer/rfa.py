@@ -8,6 +8,8 @@ from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
+from recurra.parts.exponential import mean_of
+from recurra.parts.gates import scaled
 from recurra.parts.heads import divide
 from recurra.parts.norms import unit
 from recurra.shapes import Float, Tensor
@@ -74,13 +76,14 @@ class RFA(Mixer):
         # a value of one beside the others sums the keys: numerator and denominator are one memory
         value = F.pad(value.to(state.dtype), (0, 1), value=1.0)
         gate = self.gate(x).to(state.dtype)
-        key = F.sigmoid(-gate)[..., None] * self._features(key)
+        size = self.waves.shape[1] ** 0.5
+        key = scaled(self._features(key), F.sigmoid(-gate)[..., None] / size)
         read, state = self.scan(Outer(self._features(query), key, value, F.logsigmoid(gate)), state, clock)
-        mean = read[..., :-1] / read[..., -1:].clamp_min(self.least)
-        return self.out(mean.flatten(-2).to(x.dtype)), state
+        # of a query that is not over the root of its size, as its key is: of both sums, so the mean is the same
+        return self.out(mean_of(read, self.least * size).flatten(-2).to(x.dtype)), state
 
     def _features(self, x: Float[Tensor, "B T H K"]) -> Float[Tensor, "B T H R"]:
-        """Sines and cosines of the waves, in the wide type."""
+        """Sines and cosines of the waves, not yet over the root of their number, in the wide type."""
         x = unit(x)
         angles = torch.einsum("bthk,hrk->bthr", x, (self.spread[:, None] * self.waves).to(x.dtype))
-        return torch.cat([angles.sin(), angles.cos()], -1) * angles.shape[-1] ** -0.5
+        return torch.cat([angles.sin(), angles.cos()], -1)
