@@ -110,21 +110,28 @@ def test_float32_error_is_at_most_twice_the_loops(name, implementation):
 
 def _errors_in_float32(name, implementation):
     """For one draw after another: of each result its largest error, the loop's, and how large it is; or nothing."""
-    loop = IMPLEMENTATIONS[type(RECORDS[name](1, torch.float32)[0])][-1]
     for draw in itertools.count():
-        # _run seeds what it weighs by: without this all draws but the first would be one
-        torch.manual_seed(draw)
-        record, state = RECORDS[name](97, torch.float32)
-        truth = [x.double() if not x.is_complex() else x.to(torch.complex128) for x in record if _float(x)]
-        it = iter(truth)
-        exact = type(record)(*(next(it) if _float(x) else x for x in record))
-        exact_state = each(lambda x: x.to(torch.complex128 if x.is_complex() else torch.float64), state)
-        clock = _clock(97, reset=True)
-        want = _run(loop, exact, exact_state, clock)
-        got, theirs = (_run(module, record, state, clock) for module in (implementation, loop))
+        record, state, clock, want, theirs = _loops_in_float32(name, draw)
+        got = _run(implementation, record, state, clock)
         if isinstance(got, str):
             return
         yield [(_largest(x - y), _largest(z - y), _largest(y)) for x, y, z in zip(got, want, theirs, strict=True)]
+
+
+@functools.lru_cache(5)
+def _loops_in_float32(name, draw):
+    """A record in float32, and what the loop makes of it in float64 and in float32: once for all implementations."""
+    loop = IMPLEMENTATIONS[type(RECORDS[name](1, torch.float32)[0])][-1]
+    # _run seeds what it weighs by: without this all draws but the first would be one
+    torch.manual_seed(draw)
+    record, state = RECORDS[name](97, torch.float32)
+    truth = [x.double() if not x.is_complex() else x.to(torch.complex128) for x in record if _float(x)]
+    it = iter(truth)
+    exact = type(record)(*(next(it) if _float(x) else x for x in record))
+    exact_state = each(lambda x: x.to(torch.complex128 if x.is_complex() else torch.float64), state)
+    clock = _clock(97, reset=True)
+    want, theirs = _run(loop, exact, exact_state, clock), _run(loop, record, state, clock)
+    return record, state, clock, want, theirs
 
 
 def _largest(x):
