@@ -14,12 +14,21 @@ def _skipping(read: Tensor, x: Tensor, gate: Tensor, skip: Tensor) -> Tensor:
     return (read + skip * x) * F.silu(gate)
 
 
-SCALED, SKIPPING = Map("scaled", _scaled), Map("skipping", _skipping)
+def _gated(x: Tensor, gate: Tensor) -> Tensor:
+    return x * F.silu(gate)
+
+
+SCALED, SKIPPING, GATED = Map("scaled", _scaled), Map("skipping", _skipping), Map("gated", _gated)
 
 
 def scaled(x: Float[Tensor, "B T *F"], scale: Float[Tensor, "..."]) -> Float[Tensor, "B T *F"]:
     """`x * scale`, of a scale for each vector of the last axis: `(B, T, ..., 1)`."""
     return pointwise(SCALED, x, scale)
+
+
+def gated(x: Float[Tensor, "B T *F"], gate: Float[Tensor, "B T *F"]) -> Float[Tensor, "B T *F"]:
+    r"""`x * silu(gate)`."""
+    return pointwise(GATED, x, gate)
 
 
 def skipping(

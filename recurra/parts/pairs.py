@@ -10,6 +10,11 @@ from torch.nn import functional as F
 from recurra.shapes import Float, Inexact, Tensor
 
 
+def paired(weight: Float[Tensor, "M *D"]) -> Float[Tensor, "M *D"]:
+    """Rows that are all real parts and then all imaginary parts, as pairs of the two."""
+    return weight.unflatten(0, (2, -1)).transpose(0, 1).flatten(0, 1)
+
+
 def entering(x: Float[Tensor, "B T D"], weight: Inexact[Tensor, "N D"]) -> Inexact[Tensor, "B T N"]:
     """W x of complex W, in its precision."""
     pairs = torch.view_as_real(weight).transpose(1, 2).flatten(0, 1)

@@ -110,3 +110,38 @@ def test_what_no_kernel_takes_is_left_to_torch():
     assert "fewer than 16" in (native.declines(Map("short", lambda x, y: x * y), tuple(short)) or "")
     with use("loop"):
         assert torch.equal(pointwise(way, *tensors), way.function(*tensors))
+
+
+def _turned(real, imaginary, size, weight):
+    return real * size, imaginary * weight, size.sin() * imaginary, real - weight
+
+
+COMPLEX = {
+    "to complex": Map("turned", _turned, 2, complex=True),
+    "to real": Map("straight", lambda real, imaginary, size, weight: real * size + weight * imaginary**2),
+}
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+@pytest.mark.parametrize(("kind", "bound"), [(torch.complex128, 1e-12), (torch.complex64, 2e-5)])
+def test_complex_numbers_are_pairs_to_a_map(name, kind, bound):
+    torch.manual_seed(3)
+    # a part of a projection, and all of it
+    both = torch.randn(B, T, 2 * K, dtype=torch.complex128).to(kind).requires_grad_()
+    size, weight = (
+        torch.randn(shape, dtype=torch.float64).to(both.real.dtype).requires_grad_() for shape in ((B, T, K), (K,))
+    )
+    way, leaves = COMPLEX[name], [both, size, weight]
+    tensors = (both[..., K:], size, weight)
+    assert native.declines(way, tensors) is None
+    results = []
+    for run in (native.run, loop.run):
+        found = run(way, tensors)
+        found = (found,) if way.outputs == 1 else found
+        torch.manual_seed(5)
+        total = sum((y * torch.randn(y.shape, dtype=torch.float64)).abs().square().sum() for y in found)
+        results.append([*found, *torch.autograd.grad(total, leaves)])
+    for x, y in zip(*results, strict=True):
+        assert_close(x, y, rtol=bound, atol=10 * bound)
+    column = (both, torch.ones(B, T, 1, dtype=kind))
+    assert "has its own" in (native.declines(Map("no", lambda *x: x[0]), column) or "")

@@ -2,12 +2,26 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Scan
+from recurra.ops.pointwise import Map, pointwise
+from recurra.parts.gates import gated
 from recurra.shapes import Float, Inexact, Tensor
+
+
+def _coefficients(key: Tensor, value: Tensor, magnitude: Tensor, cosine: Tensor, sine: Tensor) -> tuple:
+    """What is kept, turned, and what is written, both complex."""
+    size, write = torch.sigmoid(magnitude), key * value
+    return size * cosine, size * sine, write, torch.zeros_like(write)
+
+
+def _recall(real: Tensor, imaginary: Tensor, query: Tensor) -> Tensor:
+    return real * query
+
+
+COEFFICIENTS, RECALL = Map("gateloop", _coefficients, 2, complex=True), Map("gateloop_read", _recall)
 
 
 class GateLoop(Mixer):
@@ -54,9 +68,8 @@ class GateLoop(Mixer):
         *parts, gate = self.project(x).chunk(6, -1)
         # no complex numbers are narrower than two float32
         parts = (part.to(state.real.dtype).unflatten(-1, (-1, self.size)) for part in parts)
-        query, key, value, magnitude, angle = parts
-        write = key[..., None] * value[..., None, :]
-        decay = torch.polar(magnitude.sigmoid(), angle)[..., None].expand_as(write)
-        memory, state = self.scan(Diag(decay, write.to(state.dtype)), state, clock)
-        read = (query[..., None] * memory.real).sum(-2).flatten(-2)
-        return self.out(read.to(x.dtype) * F.silu(gate)), state
+        query, key, value, magnitude, angle = (part[..., None] for part in parts)
+        decay, write = pointwise(COEFFICIENTS, key, value.mT, magnitude, angle.cos(), angle.sin())
+        memory, state = self.scan(Diag(decay.expand_as(write), write), state, clock)
+        read = pointwise(RECALL, memory, query).sum(-2).flatten(-2)
+        return self.out(gated(read.to(x.dtype), gate)), state

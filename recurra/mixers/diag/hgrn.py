@@ -1,5 +1,7 @@
 """HGRN: a gated linear recurrence with turning states, whose upper layers may not forget quickly."""
 
+import functools
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -7,8 +9,24 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Scan
+from recurra.ops.pointwise import Map, pointwise
 from recurra.parts.bounds import lower_bound as bound_of
+from recurra.parts.gates import gated
+from recurra.parts.pairs import paired
 from recurra.shapes import Float, Inexact, Tensor
+
+
+@functools.cache
+def _coefficients(bound: float) -> Map:
+    """What is kept, turned, and what is written, both complex."""
+
+    def coefficients(forget: Tensor, real: Tensor, imaginary: Tensor, cosine: Tensor, sine: Tensor) -> tuple:
+        decay = bound + (1 - bound) * F.sigmoid(forget)
+        # 1 - lambda as a sigmoid of its own keeps its precision where lambda is near 1
+        write = (1 - bound) * F.sigmoid(-forget)
+        return decay * cosine, decay * sine, write * F.silu(real), write * F.silu(imaginary)
+
+    return Map("hgrn", coefficients, 2, complex=True)
 
 
 class HGRN(Mixer):
@@ -58,12 +76,12 @@ class HGRN(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], Inexact[Tensor, "B D"]]:
         # no complex numbers are narrower than two float32
         real = state.real.dtype
-        forget, candidate = self.forget(x).to(real), F.silu(self.candidate(x)).to(real)
-        decay = self.lower_bound + (1 - self.lower_bound) * forget.sigmoid()
-        # 1 - lambda as a sigmoid of its own keeps its precision where lambda is near 1
-        write = (1 - self.lower_bound) * (-forget).sigmoid()
-        turned = torch.polar(decay, self.angle.to(real).expand_as(decay))
-        drive = torch.complex(*(write * part for part in candidate.chunk(2, -1)))
-        h, state = self.scan(Diag(turned, drive), state, clock)
-        normal = self.norm(torch.cat([h.real, h.imag], -1).to(x.dtype))
-        return self.out(normal * F.silu(self.gate(x))), state
+        forget, angle = self.forget(x).to(real), self.angle.to(real)
+        candidate = self.candidate(x).to(real).chunk(2, -1)
+        decay, drive = pointwise(_coefficients(self.lower_bound), forget, *candidate, angle.cos(), angle.sin())
+        h, state = self.scan(Diag(decay, drive), state, clock)
+        # numbers stay in pairs, as they lie in memory: it is the weights that are put so
+        pairs, norm = torch.view_as_real(h).flatten(-2).to(x.dtype), self.norm
+        normal = F.layer_norm(pairs, norm.normalized_shape, paired(norm.weight), paired(norm.bias), norm.eps)
+        gate = F.linear(x, paired(self.gate.weight), paired(self.gate.bias))
+        return F.linear(gated(normal, gate), paired(self.out.weight.mT).mT, self.out.bias), state

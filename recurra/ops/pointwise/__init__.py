@@ -13,7 +13,7 @@ import torch
 
 from recurra.ops.pointwise import loop, native
 from recurra.ops.scan import asked
-from recurra.shapes import Float, Tensor
+from recurra.shapes import Inexact, Tensor
 
 
 class Map(NamedTuple):
@@ -21,15 +21,19 @@ class Map(NamedTuple):
 
     What stands before it may be sums over the last axis, as a length is: `sums`, of the same tensors, returns a tuple
     of what to sum, and the function is then given, after its tensors, the sums and how many numbers each is of.
+
+    Functions know real numbers only: a complex tensor comes as its real and its imaginary part, and where all results
+    are `complex` the function returns the two parts of each, one after the other.
     """
 
     name: str
     function: Callable[..., Any]
     outputs: int = 1
     sums: Callable[..., tuple] | None = None
+    complex: bool = False
 
 
-def pointwise(way: Map, *tensors: Float[Tensor, "..."]) -> Any:
+def pointwise(way: Map, *tensors: Inexact[Tensor, "..."]) -> Any:
     """What the map gives: a tensor, or a tuple of several.
 
     Args:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from recurra.shapes import Tensor
 
 
@@ -11,7 +13,11 @@ def declines(way: Any, tensors: tuple[Tensor, ...]) -> str | None:
 
 
 def run(way: Any, tensors: tuple[Tensor, ...]) -> Any:
-    if way.sums is None:
-        return way.function(*tensors)
-    sums = (x.sum(-1, keepdim=True) for x in way.sums(*tensors))
-    return way.function(*tensors, *sums, tensors[0].shape[-1])
+    parts = [part for x in tensors for part in ((x.real, x.imag) if x.is_complex() else (x,))]
+    if way.sums is not None:
+        parts += [*(x.sum(-1, keepdim=True) for x in way.sums(*parts)), tensors[0].shape[-1]]
+    results = way.function(*parts)
+    if not way.complex:
+        return results
+    pairs = tuple(torch.complex(*pair) for pair in zip(results[::2], results[1::2], strict=True))
+    return pairs[0] if way.outputs == 1 else pairs

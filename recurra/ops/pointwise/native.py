@@ -34,6 +34,7 @@ class Kernel(NamedTuple):
     kinds: Kinds
     outputs: int
     sums: bool
+    complex: bool
 
 
 def declines(way: Any, tensors: tuple[Tensor, ...]) -> str | None:
@@ -46,12 +47,15 @@ def declines(way: Any, tensors: tuple[Tensor, ...]) -> str | None:
         return f"shapes {[tuple(x.shape) for x in tensors]} are not one and its parts"
     if _inner(first.shape, kinds, way.sums) < LEAST:
         return f"torch maps vectors of fewer than {LEAST} numbers sooner"
-    kernel = _kernel(way, kinds)
+    parts = _parts(tensors)
+    if any(many == 2 and kind != FULL for many, kind in zip(parts, kinds, strict=True)):
+        return "complex numbers are taken where each feature has its own"
+    kernel = _kernel(way, kinds, parts)
     return kernel if isinstance(kernel, str) else native.declines(kernel.engine, *tensors)
 
 
 def run(way: Any, tensors: tuple[Tensor, ...]) -> Any:
-    kernel = _kernel(way, _kinds(*(x.shape for x in tensors)))
+    kernel = _kernel(way, _kinds(*(x.shape for x in tensors)), _parts(tensors))
     assert isinstance(kernel, Kernel)
     outputs = _Map.apply(kernel, *tensors) if native.tracked(*tensors) else _forward(kernel, tensors)
     return outputs[0] if way.outputs == 1 else outputs
@@ -79,19 +83,25 @@ def _inner(shape: torch.Size, kinds: Kinds, sums: Any) -> int:
     return shape[-1] if sums or COLUMN in kinds else math.prod(shape[2:])
 
 
+def _parts(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
+    """How many real numbers each tensor's are made of."""
+    return tuple(1 + x.is_complex() for x in tensors)
+
+
 @functools.cache
-def _kernel(way: Any, kinds: Kinds) -> Kernel | str:
+def _kernel(way: Any, kinds: Kinds, parts: tuple[int, ...]) -> Kernel | str:
     """The kernel of a map of such tensors, or why there is none."""
     try:
-        given = len(kinds)
+        given = sum(parts)
         first = None if way.sums is None else _traced(way.name, way.sums, given)
         sums = 0 if first is None else len(first.outputs["read"] + first.outputs["state"])
-        source = _source(_traced(way.name, way.function, given + sums + bool(sums)), first, kinds)
+        traced = _traced(way.name, way.function, given + sums + bool(sums))
+        source = _source(traced, first, kinds, parts, 1 + way.complex)
     except Untraceable as reason:
         return str(reason)
     engine = f"pointwise-{way.name}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
     native.write(engine, source)
-    return Kernel(engine, kinds, way.outputs, first is not None)
+    return Kernel(engine, kinds, way.outputs, first is not None, way.complex)
 
 
 def _traced(name: str, function: Any, given: int) -> Traced:
@@ -120,13 +130,16 @@ def _layout(kernel: Kernel, tensors: tuple[Tensor, ...]) -> tuple[list[Tensor | 
             fields += [native.dense(x.expand(shape[2:])), 0, inner]
         else:
             x = native.lines(x.reshape(steps, features // inner, inner if kind == FULL else 1))
-            fields += [x, *x.stride()[:2]]
+            # in real numbers, as the kernel counts
+            fields += [x, *(stride * (1 + x.is_complex()) for stride in x.stride()[:2])]
     return fields, (steps, features // inner, inner)
 
 
 def _forward(kernel: Kernel, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     fields, sizes = _layout(kernel, tensors)
-    outputs = tuple(torch.empty(tensors[0].shape, dtype=tensors[0].dtype) for _ in range(kernel.outputs))
+    real = tensors[0].real.dtype
+    kind = real.to_complex() if kernel.complex else real
+    outputs = tuple(torch.empty(tensors[0].shape, dtype=kind) for _ in range(kernel.outputs))
     native.call(kernel.engine, "forward", *fields, *outputs, *sizes, torch.get_num_threads())
     return outputs
 
@@ -173,12 +186,20 @@ I pointwise_{name}(const I *f, I fields) {{
 """
 
 
-def _source(traced: Traced, first: Traced | None, kinds: Kinds) -> str:
-    """Of a map, and, where sums come first, of what is summed."""
+def _source(traced: Traced, first: Traced | None, kinds: Kinds, parts: tuple[int, ...], out_parts: int) -> str:
+    """Of a map, and, where sums come first, of what is summed. Complex numbers are `parts` that lie side by side."""
     ins, outs = traced.inputs, traced.outputs
-    ends = [(f"y{i}[u]", x) for i, x in enumerate((*outs["read"], *outs["state"]))]
-    back = (*ins["g_read"], *ins["g_state"])
-    tensors = [f"x{i}" if kind == COLUMN else f"x{i}[u]" for i, kind in enumerate(kinds)]
+    results, back = (*outs["read"], *outs["state"]), (*ins["g_read"], *ins["g_state"])
+    many = len(results) // out_parts
+    places = [place for i in range(many) for place in _places(f"y{i}", out_parts)]
+    ends = list(zip(places, results, strict=True))
+    # which tensor each of the function's arguments is of, and its place
+    slots = [
+        (i, f"{i}" if kind == COLUMN else place)
+        for i, (kind, part) in enumerate(zip(kinds, parts, strict=True))
+        for place in _places(f"{i}", part)
+    ]
+    tensors = [f"x{place}" for _, place in slots]
     reads = [f"const REAL *restrict {line}" for line in _reads(kinds)]
     count = 0
     if first is not None:
@@ -191,36 +212,32 @@ def _source(traced: Traced, first: Traced | None, kinds: Kinds) -> str:
     given = dict(zip(ins["drive"], tensors, strict=True))
 
     at = FIELDS * len(kinds)
-    lines = [f"REAL *restrict y{i} = {_dense(at + i)};" for i in range(len(ends))]
-    source = _loop("forward", at + len(ends), [*reads, *lines, _each(emit.body(traced, given, ends))])
+    lines = [f"REAL *restrict y{i} = {_dense(at + i, out_parts)};" for i in range(many)]
+    source = _loop("forward", at + many, [*reads, *lines, _each(emit.body(traced, given, ends))])
 
-    lines = reads + [f"const REAL *restrict g{i} = {_dense(at + i)};" for i in range(len(back))]
-    at += len(back)
-    stores, sums, after = [], [], []
-    for i, (x, kind) in enumerate(zip(outs["g_drive"], kinds, strict=False)):
+    lines = reads + [f"const REAL *restrict g{i} = {_dense(at + i, out_parts)};" for i in range(many)]
+    at += many
+    after = []
+    for i, (kind, part) in enumerate(zip(kinds, parts, strict=True)):
         if kind == COLUMN:
             lines.append(f"REAL d{i} = 0;")
-            sums.append((f"d{i}", x))
             after.append(f"((REAL *)f[{at + i}])[m * columns + c] = d{i};")
         elif kind == PARAM:
             lines.append(f"REAL *restrict d{i} = (REAL *)f[{at + i}] + block * F + c * inner;")
-            sums.append((f"d{i}[u]", x))
         else:
-            lines.append(f"REAL *restrict d{i} = {_dense(at + i)};")
-            stores.append((f"d{i}[u]", x))
+            lines.append(f"REAL *restrict d{i} = {_dense(at + i, part)};")
+    grads = [(kinds[i] == FULL, f"d{place}", x) for (i, place), x in zip(slots, outs["g_drive"], strict=False)]
+    stores, sums = ([(place, x) for whole, place, x in grads if whole == stored] for stored in (True, False))
     lines += [f"REAL e{i} = 0;" for i in range(count)]
-    sums += [(f"e{i}", x) for i, x in enumerate(outs["g_drive"][len(kinds) : len(kinds) + count])]
-    given |= {x: f"g{i}[u]" for i, x in enumerate(back)}
+    sums += [(f"e{i}", x) for i, x in enumerate(outs["g_drive"][len(slots) : len(slots) + count])]
+    places = [place for i in range(many) for place in _places(f"g{i}", out_parts)]
+    given |= dict(zip(back, places, strict=True))
     lines.append(_each(emit.body(traced, given, stores, sums), sums))
     if first is not None:
         given = dict(zip(first.inputs["drive"], tensors, strict=False))
         given |= {x: f"e{i}" for i, x in enumerate((*first.inputs["g_read"], *first.inputs["g_state"]))}
         zero = first.graph.const(0)
-        sums = [
-            (f"d{i}" if kind == COLUMN else f"d{i}[u]", x)
-            for i, (x, kind) in enumerate(zip(first.outputs["g_drive"], kinds, strict=True))
-            if x != zero
-        ]
+        sums = [(f"d{place}", x) for (_, place), x in zip(slots, first.outputs["g_drive"], strict=True) if x != zero]
         lines.append(_each(emit.body(first, given, [], sums), sums))
     source += _loop("backward", at + len(kinds), [*lines, *after])
     return f'#define FUNCTIONS_ONLY\n#include "cell.h"\n{source}'
@@ -248,6 +265,11 @@ def _reads(kinds: Kinds) -> list[str]:
     return lines
 
 
-def _dense(field: int) -> str:
+def _places(name: str, parts: int) -> list[str]:
+    """Where an array has a feature's number, or its real and its imaginary part."""
+    return [f"{name}[u]"] if parts == 1 else [f"{name}[2 * u]", f"{name}[2 * u + 1]"]
+
+
+def _dense(field: int, parts: int = 1) -> str:
     """Where a whole tensor without gaps has the features of a column."""
-    return f"(REAL *)f[{field}] + m * F + c * inner"
+    return f"(REAL *)f[{field}] + (m * F + c * inner) * {parts}"
