@@ -5,7 +5,7 @@ python recipes/machines.py [--steps 6000] [--seeds 3] [--first 0]
 
 import random
 import time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from rewrites import arguments, cells
 
 from recurra.mixers.cell.ntm import NTM
 from recurra.models import LanguageModel, count
+from recurra.ops import Tape
 from recurra.state import nbytes
 from recurra.tasks import Batch
 from recurra.tasks.choices import counted, cross_entropy
@@ -44,7 +45,7 @@ def model_of(mixer: str) -> LanguageModel:
 @torch.no_grad()
 def steer(machine: NTM) -> None:
     """Heads that write begin by moving on a slot a step, those that read by looking around, and all of them sharply."""
-    memory, bias = machine.controller.memory, machine.controller.interface.bias
+    memory, bias = cast(Tape, machine.controller.memory), machine.controller.interface.bias
     heads = bias[: memory.heads * (memory.size + 6)].view(memory.heads, -1)[:, memory.size :]
     heads[: memory.write_heads], heads[memory.write_heads :] = torch.tensor(WRITES), torch.tensor(READS)
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from rewrites import arguments, cells, learn
 
+from recurra.mixers.descent.titans import Titans
 from recurra.models import LanguageModel, count
 from recurra.state import nbytes
 from recurra.tasks import Rewrites, Task
@@ -24,14 +25,28 @@ ARMS: dict[str, dict[str, Any]] = {
     "sliding_window": {"window": SEGMENT},
     "rmt": {"segment": SEGMENT, "tokens": 8},
     "armt": {"segment": SEGMENT, "tokens": 4},
+    "titans": {"chunk": SEGMENT},
 }
+# biases of what heads of Titans forget a step, the first and the last: 1.5e-8 and 2e-9 of what they know
+FORGETS = -18.0, -20.0
 TASK = Rewrites(keys=1, values=8, segments=1, writes=1, fillers=1)
 
 
 def model_of(mixer: str) -> LanguageModel:
     """One block that sees two steps at a time and remembers nothing else, and one of the mixer."""
     pattern, mixers = f"channel_mix,{mixer}", {mixer: ARMS[mixer]}
-    return LanguageModel(**TASK.model_arguments(), width=WIDTH, depth=2, pattern=pattern, mixers=mixers, hidden=0)
+    model = LanguageModel(**TASK.model_arguments(), width=WIDTH, depth=2, pattern=pattern, mixers=mixers, hidden=0)
+    for part in model.modules():
+        if isinstance(part, Titans):
+            remember(part)
+    return model
+
+
+@torch.no_grad()
+def remember(titans: Titans) -> None:
+    """Let heads begin by forgetting next to nothing; by themselves it is 7e-3 to 3e-4 a step."""
+    heads = titans.learner.heads
+    titans.learner.gates.bias[heads : 2 * heads] = torch.linspace(*FORGETS, heads)
 
 
 @torch.no_grad()
