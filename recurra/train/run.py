@@ -97,18 +97,17 @@ def cores() -> int:
 @contextlib.contextmanager
 def exactly(config: Config) -> Iterator[None]:
     """Inside, sums are taken in one order: as many threads as the run asks for, deterministic algorithms on a CPU."""
-    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
     torch.set_num_threads(config.threads or cores())
     if config.device == "cpu" and not before[1]:
-        # as `use_deterministic_algorithms` does, which would import the compiler too, and take seconds
-        torch.set_deterministic_debug_mode("error")
+        torch.use_deterministic_algorithms(True)
         # it finds reads of memory that nobody wrote; that is a test's work, and costs time
         memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.set_deterministic_debug_mode(before[1])
+        torch.use_deterministic_algorithms(before[1])
         memory.fill_uninitialized_memory = fill
