@@ -8,12 +8,23 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.ops import Outer, Scan, Selective
+from recurra.ops.pointwise import Map, pointwise
 from recurra.shapes import Float, Tensor
 
 SlotState = tuple[Float[Tensor, "B H M K"], Float[Tensor, "B H M V"]]
 
 # beyond these a slot keeps all, or nothing, of what it holds; between them no quotient is 0 / 0
 SLOWEST, FASTEST = 1e-30, 80.0
+
+
+def _fade(rate: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A rate within bounds, what a slot takes in at it, that over the rate, and the logarithm of what it holds."""
+    rate = rate.clamp(SLOWEST, FASTEST)
+    write = -torch.expm1(-rate)
+    return rate, write, write / rate, -rate
+
+
+FADE = Map("slots_fade", _fade, 4)
 
 
 def attend_slots(
@@ -48,8 +59,7 @@ def attend_slots(
     """
     batch, _, heads, slots = rate.shape
     keys, values = state
-    rate = rate.clamp(SLOWEST, FASTEST)
-    write = -torch.expm1(-rate)
+    rate, write, share, log_decay = pointwise(FADE, rate)
 
     def rows(x: Tensor) -> Tensor:
         return x.transpose(1, 2).flatten(0, 1)
@@ -59,8 +69,8 @@ def attend_slots(
         parts = (clock.reset, clock.valid)
         each = Clock(*(None if part is None else part.repeat_interleave(heads, 0) for part in parts))
     constant = rate.new_full((slots, keys.shape[-1]), -1.0)
-    record = Selective(rows(write / rate), rows(rate), constant, rows(key), rows(query))
+    record = Selective(rows(share), rows(rate), constant, rows(key), rows(query))
     score, keys = address(record, keys.flatten(0, 1), each)
     found = F.softmax(score.unflatten(0, (batch, heads)).transpose(1, 2), -1)
-    read, values = content(Outer(found, write, value, -rate), values, clock)
+    read, values = content(Outer(found, write, value, log_decay), values, clock)
     return read, (keys.unflatten(0, (batch, heads)), values)

@@ -1,16 +1,30 @@
 """Attention with bounded memory: attention over a fixed number of slots, each a mean that a control vector weighs."""
 
+import functools
+
 import torch
 from torch import nn
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import LOG_SUM, Diag, Scan
+from recurra.ops.pointwise import Map, pointwise
 from recurra.parts.heads import divide
 from recurra.parts.slots import SlotState, attend_slots
 from recurra.shapes import Float, Tensor
 
 ABCState = tuple[Float[Tensor, "B H M"], SlotState]
+
+
+@functools.cache
+def _rate(least: float) -> Map:
+    """How fast slots fade."""
+
+    def rate(control: Tensor, total: Tensor) -> Tensor:
+        # what a slot takes in, 1 - e^-r = e^(s - z), says how fast it fades; a first step takes in all
+        return -torch.log(-torch.expm1((control - total).clamp(max=-least)))
+
+    return Map("abc", rate)
 
 
 class ABC(Mixer):
@@ -58,9 +72,7 @@ class ABC(Mixer):
         query, key, value = mixed.unflatten(-1, (3, self.heads, -1)).unbind(2)
         control = control.unflatten(-1, (self.heads, self.slots)).to(total.dtype)
         totals, total = self.total(Diag(torch.zeros_like(control[0, 0]), control, LOG_SUM), total, clock)
-        # what a slot takes in, 1 - e^-r = e^(s - z), says how fast it fades; a first step takes in all
-        share = (control - totals).clamp(max=-torch.finfo(totals.dtype).eps)
-        rate = -torch.log(-torch.expm1(share))
+        rate = pointwise(_rate(torch.finfo(totals.dtype).eps), control, totals)
         query = query * query.shape[-1] ** -0.5
         read, slots = attend_slots(self.address, self.content, query, key, value, rate, slots, clock)
         return self.out(read.flatten(-2)), (total, slots)
