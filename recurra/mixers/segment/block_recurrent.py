@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, as_kept, check_segment, through, turned
+from recurra.parts.segment import Open, as_kept, check_segment, linear, through, turned
 from recurra.parts.window import attend
 from recurra.shapes import Float, Int, Tensor
 
@@ -90,8 +90,7 @@ class BlockRecurrent(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Memory, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
         """Change the states at every full segment, then read for all steps at once."""
-        kept, query = (torch.cat([one(x), two(x)], -1) for one, two in
-                       ((self.key, self.value), (self.query, self.state_query)))  # fmt: skip
+        kept, query = linear(x, self.key, self.value, self.query, self.state_query).chunk(2, -1)
         # the same for every segment, and what states give is needed by their segment's steps and by themselves
         give = partial(self._give, self._four())
         ((states, *before), opened), ((first, *none), start) = state, self.initial_state(len(x))
@@ -117,7 +116,8 @@ class BlockRecurrent(Mixer):
         _, given, earlier, had = memory
         near, far = query.unflatten(-1, (2, self.heads, -1)).unbind(-3)
         window = self._window(near, torch.cat([earlier.to(kept.dtype), kept], 1), place, had)
-        found = attend(far, given[:, :, 2], given[:, :, 3])
+        *_, key, value = given.unbind(2)
+        found = attend(far, key, value)
         return self.out(torch.cat([window.flatten(-2), found.flatten(-2)], -1))
 
     def _window(

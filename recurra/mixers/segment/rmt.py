@@ -11,7 +11,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
-from recurra.parts.segment import FeedForward, Open, check_segment, none_open, through, turned
+from recurra.parts.segment import FeedForward, Open, check_segment, linear, none_open, through, turned
 from recurra.parts.window import attend
 from recurra.shapes import Float, Tensor
 
@@ -75,12 +75,12 @@ class RMT(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Tensor, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, Open]]:
         """Let the memory read every full segment, then read for all steps at once."""
-        kept = torch.cat([self.key(x), self.value(x)], -1)
+        query, kept = linear(x, self.query, self.key, self.value).split([x.shape[-1], 2 * x.shape[-1]], -1)
         # the same for every segment, and what a memory gives is needed by its segment's steps and by itself
         give = partial(self._give, torch.cat([project.weight for project in (self.query, self.key, self.value)]))
         (memory, opened), (first, none) = state, self.initial_state(len(x))
         y, ((memory, _), opened) = through(
-            self._split, partial(self._write, give), self._read, self.query(x), kept,
+            self._split, partial(self._write, give), self._read, query, kept,
             ((memory, give(memory, x.dtype)), opened), ((first, give(first, x.dtype)), none), clock,
         )  # fmt: skip
         return y, (memory, opened)
