@@ -25,8 +25,7 @@ NARROW = (
 )
 WIDE = (
     *NARROW, "diag-complex", "outer-no-decay", "conv", "conv-plain", "selective", "cell-dense", "cell-diagonal",
-    "cell-none", "cell-lstm", "liquid", "liquid-complex", "settle", "synapse", "projection-tanh", "projection-gated",
-    "machine-tape", "machine-linked",
+    "cell-none", "cell-lstm", "liquid", "liquid-complex", "settle", "synapse", "machine-tape", "machine-linked",
 )  # fmt: skip
 CASES = [(name, torch.float32) for name in WIDE] + [(name, torch.bfloat16) for name in NARROW]
 
