@@ -78,24 +78,12 @@ class ConvLSTM(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], ...], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
+        drive = self.input(x.reshape(-1, *self.grid)).reshape(*x.shape[:2], -1)
         if x.shape[-1] <= SMALL:
-            record = Cell(LSTM_PEEPHOLE, self._at_once(x), self._written_out(), self.peepholes)
+            record = Cell(LSTM_PEEPHOLE, drive, self._written_out(), self.peepholes)
         else:
-            drive = self.input(x.reshape(-1, *self.grid)).reshape(*x.shape[:2], -1)
             record = Cell(_rule(self.grid), drive, self.weight, self.peepholes)
         return self.scan(record, state, clock)
-
-    def _at_once(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T GD"]:
-        """The input's convolution as one product: a few channels are too few for torch's own."""
-        weight, bias = self.input.weight, self.input.bias
-        assert bias is not None
-        tall, wide = weight.shape[2:]
-        pixels = x.reshape(-1, *self.grid).transpose(0, 1)
-        padded = F.pad(pixels, (wide // 2, wide // 2, tall // 2, tall // 2))
-        _, height, columns = self.grid
-        seen = [padded[:, :, i : i + height, j : j + columns] for i in range(tall) for j in range(wide)]
-        drive = torch.addmm(bias[:, None], weight.flatten(1), torch.stack(seen, 1).flatten(2).flatten(0, 1))
-        return drive.unflatten(1, (len(pixels[0]), -1)).transpose(0, 1).reshape(*x.shape[:2], -1)
 
     def _written_out(self) -> Float[Tensor, "4 1 D D"]:
         """The convolution as a matrix for each gate: its columns are what it makes of one feature at a time."""
