@@ -74,19 +74,24 @@ static void back_advance(Work *w) {
         against(w, l, w->turned, l->bt, w->dS), by_shares(w, l->dx, dturns, turns, -1, l->x, w->turned, l->li, 1);
         rows_times(w, w->scaled, l->x, turns, -1, l->li), through(w, l, l->db, 1, w->scaled, w->dS);
     }
-    vec at_A = {}, at_X = {}, at_S = {}, kept_S = {};
+    double at_A = 0, at_X = 0, at_S = 0, kept_S = 0;
     const REAL kept = w->s.kept[C - 1], first = w->c * kept;
-    for (I c = 0; c < w->P; c += W) {
-        vec g = get(to + c);
-        if (complete(w)) at_A += g * get(w->A + c), put(w->dA + c, first * g);
-        if (w->held) at_X += g * get(w->X + c), put(w->dX + c, ends[C] * g);
-        if (!w->S) continue;
-        vec s = get(w->S + c), gs = get(w->dS + c);
-        at_S += g * s, kept_S += gs * s, put(w->dS + c, ends[C + 1] * g + turns[C] * gs);
+    /* in blocks, so that few are added to many: rounding would show in the gradients of decays */
+    for (I from = 0; from < w->P; from += 16 * W) {
+        vec in_A = {}, in_X = {}, in_S = {}, in_kept = {};
+        for (I c = from; c < w->P && c < from + 16 * W; c += W) {
+            vec g = get(to + c);
+            if (complete(w)) in_A += g * get(w->A + c), put(w->dA + c, first * g);
+            if (w->held) in_X += g * get(w->X + c), put(w->dX + c, ends[C] * g);
+            if (!w->S) continue;
+            vec s = get(w->S + c), gs = get(w->dS + c);
+            in_S += g * s, in_kept += gs * s, put(w->dS + c, ends[C + 1] * g + turns[C] * gs);
+        }
+        at_A += sum1(in_A), at_X += sum1(in_X), at_S += sum1(in_S), kept_S += sum1(in_kept);
     }
-    REAL dfirst = complete(w) ? sum1(at_A) : w->dc;
+    REAL dfirst = complete(w) ? at_A : w->dc;
     w->d.kept[C - 1] += w->c * dfirst, w->dc = kept * dfirst;
-    dends[C] += sum1(at_X), dends[C + 1] += sum1(at_S), dturns[C] += sum1(kept_S);
+    dends[C] += at_X, dends[C + 1] += at_S, dturns[C] += kept_S;
 }
 /* through one of the matrices that queries meet: its gradient, its share's, theirs */
 static void back_held(Work *w, const Layer *l, const REAL *M, REAL *dM, const REAL *share, REAL *dshare, const REAL *dz) {
