@@ -5,7 +5,6 @@ recurrence of m is a diagonal one over (max, +), so all steps still run in paral
 so no gradient goes through it, and its rounding costs nothing, as the rescaling uses m as it was rounded.
 """
 
-import functools
 from typing import NamedTuple
 
 import torch
@@ -102,15 +101,14 @@ class ExponentialSum(nn.Module):
         return read, scaled, (peak, sums)
 
 
-@functools.cache
-def _over(least: float) -> Map:
-    return Map("over", lambda values, weights: values / weights.clamp(min=least))
+def _over(values: Tensor, weights: Tensor, least: float) -> Tensor:
+    return values / weights.clamp(min=least)
 
 
 def mean_of(sums: Float[Tensor, "B T *H W"], least: float) -> Float[Tensor, "B T *H V"]:
     """As `mean`, of weights whose sum is held above `least`."""
     values, weights = sums.split([sums.shape[-1] - 1, 1], -1)
-    return pointwise(_over(least), values, weights)
+    return pointwise(Map("over", _over, constants=(least,)), values, weights)
 
 
 def mean(sums: Float[Tensor, "*B W"]) -> Float[Tensor, "*B V"]:

@@ -3,8 +3,6 @@
 Where they start depends on where a layer lies in its stack: the later, the less it looks back.
 """
 
-import functools
-
 import torch
 from torch import nn
 
@@ -15,21 +13,17 @@ from recurra.ops.shift import shift
 from recurra.shapes import Float, Tensor
 
 
-@functools.cache
-def _blends(count: int) -> Map:
-    def blends(x: Tensor, before: Tensor, *shares: Tensor) -> Tensor | tuple[Tensor, ...]:
-        change = before - x
-        found = tuple(x + share * change for share in shares)
-        return found if count > 1 else found[0]
-
-    return Map("blends", blends, count)
+def _blends(x: Tensor, before: Tensor, *shares: Tensor) -> Tensor | tuple[Tensor, ...]:
+    change = before - x
+    found = tuple(x + share * change for share in shares)
+    return found if len(shares) > 1 else found[0]
 
 
 def blend(
     x: Float[Tensor, "B T D"], before: Float[Tensor, "B T D"], *shares: Float[Tensor, " D"]
 ) -> tuple[Float[Tensor, "B T D"], ...]:
     """Each step and the one before it, mixed by every share: a pass over both."""
-    found = pointwise(_blends(len(shares)), x, before, *shares)
+    found = pointwise(Map("blends", _blends, len(shares)), x, before, *shares)
     return found if len(shares) > 1 else (found,)
 
 

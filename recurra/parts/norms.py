@@ -4,7 +4,6 @@ Papers differ in whether a gate comes after the norm (RetNet, GLA, Gated DeltaNe
 `norm.gated(read, gate)` is `norm(read) * silu(gate)` in one pass; before it, `norm(read * silu(gate))` says so.
 """
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -21,35 +20,27 @@ def _square(x: Tensor, *others: Tensor) -> tuple[Tensor]:
     return (x * x,)
 
 
-@functools.cache
-def _unit(epsilon: float) -> Map:
-    return Map("unit", lambda x, squares, _: x * (squares + epsilon).rsqrt(), sums=_square)
+def _unit(x: Tensor, squares: Tensor, count: Tensor | int, epsilon: float) -> Tensor:
+    return x * (squares + epsilon).rsqrt()
 
 
-@functools.cache
-def _rms(epsilon: float) -> Map:
-    return Map("rms", lambda x, squares, count: x * (squares / count + epsilon).rsqrt(), sums=_square)
+def _rms(x: Tensor, squares: Tensor, count: Tensor | int, epsilon: float) -> Tensor:
+    return x * (squares / count + epsilon).rsqrt()
 
 
-@functools.cache
-def _scaled_rms(epsilon: float) -> Map:
-    def scaled(x: Tensor, weight: Tensor, squares: Tensor, count: Tensor | int) -> Tensor:
-        return x * (squares / count + epsilon).rsqrt() * weight
-
-    return Map("scaled_rms", scaled, sums=_square)
+def _scaled(x: Tensor, weight: Tensor, squares: Tensor, count: Tensor | int, epsilon: float) -> Tensor:
+    return _rms(x, squares, count, epsilon) * weight
 
 
-@functools.cache
-def _gated_rms(epsilon: float, squash: Squash) -> Map:
-    def gated(x: Tensor, gate: Tensor, weight: Tensor, squares: Tensor, count: Tensor | int) -> Tensor:
-        return x * (squares / count + epsilon).rsqrt() * weight * squash(gate)
-
-    return Map("gated_rms", gated, sums=_square)
+def _gated(
+    x: Tensor, gate: Tensor, weight: Tensor, squares: Tensor, count: Tensor | int, epsilon: float, squash: Squash
+) -> Tensor:
+    return _rms(x, squares, count, epsilon) * weight * squash(gate)
 
 
 def rms(x: Float[Tensor, "... D"], epsilon: float) -> Float[Tensor, "... D"]:
     r"""`x` over its root mean square, :math:`x / \sqrt{\operatorname{mean}(x^2) + \epsilon}`, in the wide type."""
-    return pointwise(_rms(epsilon), x.to(wide(x)))
+    return pointwise(Map("rms", _rms, 1, _square, constants=(epsilon,)), x.to(wide(x)))
 
 
 def unit(x: Float[Tensor, "... D"], epsilon: float = 1e-6) -> Float[Tensor, "... D"]:
@@ -57,7 +48,7 @@ def unit(x: Float[Tensor, "... D"], epsilon: float = 1e-6) -> Float[Tensor, "...
 
     Epsilon is inside the root, so that the gradient at zero is finite; a vector of zeros stays zero.
     """
-    return pointwise(_unit(epsilon), x.to(wide(x)))
+    return pointwise(Map("unit", _unit, 1, _square, constants=(epsilon,)), x.to(wide(x)))
 
 
 class RMSNorm(nn.Module):
@@ -81,7 +72,8 @@ class RMSNorm(nn.Module):
         whole, weight = x.to(wide(x)), self.weight
         if self.groups > 1:
             whole, weight = (part.unflatten(-1, (self.groups, -1)) for part in (whole, weight))
-        return pointwise(_scaled_rms(self.epsilon), whole, weight).reshape(x.shape).to(x.dtype)
+        way = Map("scaled_rms", _scaled, 1, _square, constants=(self.epsilon,))
+        return pointwise(way, whole, weight).reshape(x.shape).to(x.dtype)
 
     def gated(
         self, x: Float[Tensor, "B T H D"], gate: Float[Tensor, "B T _"], squash: Squash = F.silu
@@ -90,7 +82,8 @@ class RMSNorm(nn.Module):
         assert self.groups == 1, "heads are its groups"
         real = wide(x)
         vectors = gate.unflatten(-1, x.shape[2:]).to(real)
-        return pointwise(_gated_rms(self.epsilon, squash), x.to(real), vectors, self.weight).flatten(2).to(gate.dtype)
+        way = Map("gated_rms", _gated, 1, _square, constants=(self.epsilon, squash))
+        return pointwise(way, x.to(real), vectors, self.weight).flatten(2).to(gate.dtype)
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | float = 0.0) -> Tensor:

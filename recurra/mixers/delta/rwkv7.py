@@ -1,6 +1,5 @@
 """RWKV-7, Goose."""
 
-import functools
 import math
 
 import torch
@@ -21,26 +20,23 @@ def _square(key: Tensor, rate: Tensor, decay: Tensor, removal: Tensor, replaceme
     return ((key * removal).square(),)
 
 
-@functools.cache
-def _learning(strength: float) -> Map:
-    def learn(
-        key: Tensor,
-        rate: Tensor,
-        decay: Tensor,
-        removal: Tensor,
-        replacement: Tensor,
-        squares: Tensor,
-        count: Tensor | int,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What is written, what is removed, at which rate, and how the rest fades."""
-        rate, log_decay = rate.sigmoid(), -math.exp(-0.5) * decay.sigmoid()
-        written = key * (1 + (rate - 1) * replacement)
-        removed = key * removal * (squares + 1e-6).rsqrt()
-        if strength != 1:
-            rate = rate * (1 + (strength - 1) * log_decay.exp())
-        return written, removed, -rate * removed, log_decay
-
-    return Map("rwkv7_learn", learn, 4, _square)
+def _learn(
+    key: Tensor,
+    rate: Tensor,
+    decay: Tensor,
+    removal: Tensor,
+    replacement: Tensor,
+    squares: Tensor,
+    count: Tensor | int,
+    strength: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What is written, what is removed, at which rate, and how the rest fades."""
+    rate, log_decay = rate.sigmoid(), -math.exp(-0.5) * decay.sigmoid()
+    written = key * (1 + (rate - 1) * replacement)
+    removed = key * removal * (squares + 1e-6).rsqrt()
+    if strength != 1:
+        rate = rate * (1 + (strength - 1) * log_decay.exp())
+    return written, removed, -rate * removed, log_decay
 
 
 def _agree(query: Tensor, key: Tensor, value: Tensor, read: Tensor, gate: Tensor, *shares: Tensor) -> tuple[Tensor]:
@@ -195,7 +191,8 @@ class RWKV7(Mixer):
         parts = query, key, value, self.rate(for_rate), self.decay(for_decay), self.gate(for_gate)
         query, key, value, rate, decay, gate = (self._heads(part.to(memory.dtype)) for part in parts)
         shares = map(self._heads, (self.removal, self.replacement))
-        written, removed, answer, log_decay = pointwise(_learning(self.strength), key, rate, decay, *shares)
+        learn = Map("rwkv7_learn", _learn, 4, _square, constants=(self.strength,))
+        written, removed, answer, log_decay = pointwise(learn, key, rate, decay, *shares)
         read, memory = self.scan(LowRank(query, written, value, removed, answer, log_decay), memory, clock)
         normal, *scales = map(self._heads, (self.norm.normal(read.flatten(-2)), *self.norm.affine()))
         y = pointwise(ANSWER, query, written, value, normal, gate, *scales, self.bonus)

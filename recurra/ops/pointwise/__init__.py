@@ -20,7 +20,8 @@ class Map(NamedTuple):
     """A function of tensors that broadcast, pointwise in all of them; it returns one tensor, or a tuple of several.
 
     What stands before it may be sums over the last axis, as a length is: `sums`, of the same tensors, returns a tuple
-    of what to sum, and the function is then given, after its tensors, the sums and how many numbers each is of.
+    of what to sum, and the function is then given, after its tensors, the sums and how many numbers each is of. Last
+    come its `constants`: a map is known by its functions and by them, so it may be written where it is called.
 
     Functions know real numbers only: a complex tensor comes as its real and its imaginary part, and where all results
     are `complex` the function returns the two parts of each, one after the other.
@@ -31,6 +32,7 @@ class Map(NamedTuple):
     outputs: int = 1
     sums: Callable[..., tuple] | None = None
     complex: bool = False
+    constants: tuple = ()
 
 
 def pointwise(way: Map, *tensors: Inexact[Tensor, "..."]) -> Any:

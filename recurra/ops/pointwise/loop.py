@@ -16,7 +16,7 @@ def run(way: Any, tensors: tuple[Tensor, ...]) -> Any:
     parts = [part for x in tensors for part in ((x.real, x.imag) if x.is_complex() else (x,))]
     if way.sums is not None:
         parts += [*(x.sum(-1, keepdim=True) for x in way.sums(*parts)), tensors[0].shape[-1]]
-    results = way.function(*parts)
+    results = way.function(*parts, *way.constants)
     if not way.complex:
         return results
     pairs = tuple(torch.complex(*pair) for pair in zip(results[::2], results[1::2], strict=True))

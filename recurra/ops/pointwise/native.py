@@ -93,9 +93,9 @@ def _kernel(way: Any, kinds: Kinds, parts: tuple[int, ...]) -> Kernel | str:
     """The kernel of a map of such tensors, or why there is none."""
     try:
         given = sum(parts)
-        first = None if way.sums is None else _traced(way.name, way.sums, given)
+        first = None if way.sums is None else _traced(way.name, way.sums, given, ())
         sums = 0 if first is None else len(first.outputs["read"] + first.outputs["state"])
-        traced = _traced(way.name, way.function, given + sums + bool(sums))
+        traced = _traced(way.name, way.function, given + sums + bool(sums), way.constants)
         source = _source(traced, first, kinds, parts, 1 + way.complex)
     except Untraceable as reason:
         return str(reason)
@@ -104,11 +104,11 @@ def _kernel(way: Any, kinds: Kinds, parts: tuple[int, ...]) -> Kernel | str:
     return Kernel(engine, kinds, way.outputs, first is not None, way.complex)
 
 
-def _traced(name: str, function: Any, given: int) -> Traced:
+def _traced(name: str, function: Any, given: int, constants: tuple) -> Traced:
     """The graph of a function of so many tensors, and of its gradient."""
 
     def results(*tensors: Tensor) -> tuple:
-        found = function(*tensors)
+        found = function(*tensors, *constants)
         return found if isinstance(found, tuple) else (found,)
 
     def rule(drive: tuple, recur: tuple, state: tuple) -> tuple:
