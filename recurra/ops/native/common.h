@@ -23,6 +23,14 @@ typedef vec loose __attribute__((aligned(sizeof(REAL))));                  /* a 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 4")
 typedef int64_t I;
+#if defined(__clang__) || __GNUC__ >= 12
+#define PICK(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#else                                                      /* an older GCC takes the places as a vector as wide */
+typedef int32_t places4 __attribute__((vector_size(W * 4)));
+typedef int64_t places8 __attribute__((vector_size(W * 8)));
+typedef __typeof__(__builtin_choose_expr(IS_DOUBLE, (places8){}, (places4){})) places;
+#define PICK(x, y, ...) __builtin_shuffle(x, y, (places){__VA_ARGS__})
+#endif
 
 /* no more threads than the work is worth: meeting at a barrier costs microseconds, and milliseconds on a busy machine */
 INLINE I enough(I work, I threads) { I n = 1 + work / 200000; return n < threads ? n : threads; }
@@ -177,10 +185,10 @@ INLINE vec sigmoid16(vec x) {
 }
 
 /* sixteen vecs -> the vec of their sixteen sums; and the 16 x 16 transpose. Four rounds of shuffles each. */
-#define EVEN(a, b) __builtin_shufflevector(a, b, 0,2,4,6,8,10,12,14,16,18,20,22,24,26,28,30)
-#define ODD(a, b) __builtin_shufflevector(a, b, 1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31)
-#define LOW(a, b) __builtin_shufflevector(a, b, 0,16,1,17,2,18,3,19,4,20,5,21,6,22,7,23)
-#define HIGH(a, b) __builtin_shufflevector(a, b, 8,24,9,25,10,26,11,27,12,28,13,29,14,30,15,31)
+#define EVEN(a, b) PICK(a, b, 0,2,4,6,8,10,12,14,16,18,20,22,24,26,28,30)
+#define ODD(a, b) PICK(a, b, 1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31)
+#define LOW(a, b) PICK(a, b, 0,16,1,17,2,18,3,19,4,20,5,21,6,22,7,23)
+#define HIGH(a, b) PICK(a, b, 8,24,9,25,10,26,11,27,12,28,13,29,14,30,15,31)
 INLINE vec sums16(vec x[W]) {
     for (int n = W / 2; n; n /= 2)
         for (int i = 0; i < n; i++) x[i] = EVEN(x[2 * i], x[2 * i + 1]) + ODD(x[2 * i], x[2 * i + 1]);

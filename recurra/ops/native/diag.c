@@ -13,9 +13,9 @@ typedef struct {
     I B, T, D, ring, constant, around;
 } Diag;
 
-#define DUPE(x) __builtin_shufflevector(x, x, 0,0,2,2,4,4,6,6,8,8,10,10,12,12,14,14)
-#define DUPO(x) __builtin_shufflevector(x, x, 1,1,3,3,5,5,7,7,9,9,11,11,13,13,15,15)
-#define SWAP(x) __builtin_shufflevector(x, x, 1,0,3,2,5,4,7,6,9,8,11,10,13,12,15,14)
+#define DUPE(x) PICK(x, x, 0,0,2,2,4,4,6,6,8,8,10,10,12,12,14,14)
+#define DUPO(x) PICK(x, x, 1,1,3,3,5,5,7,7,9,9,11,11,13,13,15,15)
+#define SWAP(x) PICK(x, x, 1,0,3,2,5,4,7,6,9,8,11,10,13,12,15,14)
 #define SIGN ((vec){-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1})
 INLINE vec complex_product(vec x, vec y) { return DUPE(x) * y + DUPO(x) * (SIGN * SWAP(y)); }
 INLINE vec conjugate(vec x) { return -SIGN * x; }

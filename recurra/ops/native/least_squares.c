@@ -11,10 +11,10 @@ typedef struct { Typed q, k, w, g; const uint8_t *reset; const REAL *first, *rid
 typedef struct { I lk; REAL *G, *L, *q, *k, *written, *rows; } Room;
 
 /* what each lane's number is some steps later; nothing came before the first */
-INLINE vec later1(vec x) { return __builtin_shufflevector((vec){}, x, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30); }
-INLINE vec later2(vec x) { return __builtin_shufflevector((vec){}, x, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29); }
-INLINE vec later4(vec x) { return __builtin_shufflevector((vec){}, x, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27); }
-INLINE vec later8(vec x) { return __builtin_shufflevector((vec){}, x, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23); }
+INLINE vec later1(vec x) { return PICK((vec){}, x, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30); }
+INLINE vec later2(vec x) { return PICK((vec){}, x, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29); }
+INLINE vec later4(vec x) { return PICK((vec){}, x, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27); }
+INLINE vec later8(vec x) { return PICK((vec){}, x, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23); }
 
 /* every step's G, from that before them; G becomes the last one's */
 static void grams(const Room *r, vec d, const REAL *ridge, I K, I n) {

@@ -24,7 +24,7 @@ INLINE REAL sigmoid(REAL x) { return 1 / (1 + real_exp(-x)); }
 INLINE REAL softplus(REAL x) { return x > 20 ? x : real_log1p(real_exp(x)); }
 INLINE REAL softplus_slope(REAL x) { return x > 20 ? 1 : sigmoid(x); }
 /* all lanes by a rule of two, in four rounds */
-#define TURN(x, n) __builtin_shufflevector(x, x, n & 15, (n + 1) & 15, (n + 2) & 15, (n + 3) & 15, (n + 4) & 15, \
+#define TURN(x, n) PICK(x, x, n & 15, (n + 1) & 15, (n + 2) & 15, (n + 3) & 15, (n + 4) & 15, \
     (n + 5) & 15, (n + 6) & 15, (n + 7) & 15, (n + 8) & 15, (n + 9) & 15, (n + 10) & 15, (n + 11) & 15, (n + 12) & 15, \
     (n + 13) & 15, (n + 14) & 15, (n + 15) & 15)
 INLINE vec larger(vec x, vec y) { return SELECT(y > x, y, x); }
