@@ -147,6 +147,13 @@ def growth(mixer: str, budget: float, threads: int, lengths: Iterable[int] = LEN
     }
 
 
+def beside(before: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """A mixer's new entry, with the sizes of the one before that were not measured again; a red one keeps nothing."""
+    if "red" in row:
+        return row
+    return {**before, **row, "sizes": {**before.get("sizes", {}), **row["sizes"]}}
+
+
 def one(mixer: str, sizes: list[str], peers: list[Peer], budget: float, threads: int, say: Say, start=Worker):
     """A mixer's whole entry: red and nothing else, or its sizes and its growth."""
     named = {x: size(x) for x in sizes if x != GROWTH}
@@ -237,7 +244,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"[{i}/{len(names)}, {time.perf_counter() - began:.0f} s] {name}", flush=True)
             peers = [x for x in PEERS.get(name, ()) if x.version() is not None]
             say = functools.partial(print, flush=True)
-            stored["mixers"][name] = one(name, sizes, peers, options.budget, options.threads, say)
+            row = one(name, sizes, peers, options.budget, options.threads, say)
+            stored["mixers"][name] = beside(stored["mixers"].get(name, {}), row)
             write_json(options.output, stored)
     except KeyboardInterrupt:
         print(f"stopped; {options.output} has what was measured", file=sys.stderr)
