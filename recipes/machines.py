@@ -4,17 +4,15 @@ python recipes/machines.py [--steps 6000] [--seeds 3] [--first 0]
 """
 
 import random
-import time
 from typing import Any, cast
 
 import numpy as np
 import torch
-from rewrites import arguments, cells
+from rewrites import table
 
 from recurra.mixers.cell.ntm import NTM
-from recurra.models import LanguageModel, count
+from recurra.models import LanguageModel
 from recurra.ops import Tape
-from recurra.state import nbytes
 from recurra.tasks import Batch
 from recurra.tasks.choices import counted, cross_entropy
 from recurra.tasks.draws import rows
@@ -96,17 +94,7 @@ def run(mixer: str, steps: int, seed: int) -> list[float]:
 
 
 def main() -> None:
-    options = arguments(__doc__ or "", 6000)
-    torch.set_num_threads(1)
-    heads = " | ".join(f"{n} items" for n in ITEMS)
-    print(f"| mixer | {heads} | parameters | state bytes | seconds |\n" + "| --- " * (len(ITEMS) + 4) + "|")
-    for mixer in ARMS:
-        began = time.process_time()
-        scores = [run(mixer, options.steps, seed) for seed in range(options.first, options.first + options.seeds)]
-        spent = (time.process_time() - began) / options.seeds
-        model = model_of(mixer)
-        sizes = f"{count(model):,} | {nbytes(model.initial_state(1)):,} | {spent:.0f}"
-        print(f"| {mixer} | {cells(scores)} | {sizes} |", flush=True)
+    table(__doc__ or "", 6000, [f"{n} items" for n in ITEMS], ARMS, run, model_of)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ python recipes/needles.py [--steps 400] [--seeds 3] [--first 0]
 """
 
 import random
-import time
 from typing import Any
 
 import torch
-from rewrites import arguments, cells, learn
+from rewrites import learn, table
 
 from recurra.mixers.descent.titans import Titans
-from recurra.models import LanguageModel, count
+from recurra.models import LanguageModel
 from recurra.state import nbytes
 from recurra.tasks import Rewrites, Task
 
@@ -79,17 +78,7 @@ def run(mixer: str, steps: int, seed: int) -> list[float]:
 
 
 def main() -> None:
-    options = arguments(__doc__ or "", 400)
-    torch.set_num_threads(1)
-    heads = " | ".join(f"{length:,} steps" for length in LENGTHS)
-    print(f"| mixer | {heads} | parameters | state bytes | seconds |\n" + "| --- " * (len(LENGTHS) + 4) + "|")
-    for mixer in ARMS:
-        began = time.process_time()
-        scores = [run(mixer, options.steps, seed) for seed in range(options.first, options.first + options.seeds)]
-        spent = (time.process_time() - began) / options.seeds
-        model = model_of(mixer)
-        sizes = f"{count(model):,} | {nbytes(model.initial_state(1)):,} | {spent:.0f}"
-        print(f"| {mixer} | {cells(scores)} | {sizes} |", flush=True)
+    table(__doc__ or "", 400, [f"{length:,} steps" for length in LENGTHS], ARMS, run, model_of)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import argparse
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -87,18 +87,30 @@ def arguments(description: str, steps: int) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    options = arguments(__doc__ or "", 400)
+def table(
+    description: str,
+    steps: int,
+    heads: list[str],
+    arms: Iterable[str],
+    run: Callable[[str, int, int], list[float]],
+    model_of: Callable[[str], LanguageModel],
+) -> None:
+    """Run every arm with every seed that the command line asks for, and print a row as soon as it is there."""
+    options = arguments(description, steps)
     torch.set_num_threads(1)
-    heads = " | ".join(f"{n} segments" if n > 1 else "1 segment" for n in SEGMENTS)
-    print(f"| mixer | {heads} | parameters | state bytes | seconds |\n" + "| --- " * (len(SEGMENTS) + 4) + "|")
-    for mixer in ARMS:
+    print(f"| mixer | {' | '.join(heads)} | parameters | state bytes | seconds |\n" + "| --- " * (len(heads) + 4) + "|")
+    for mixer in arms:
         began = time.process_time()
         scores = [run(mixer, options.steps, seed) for seed in range(options.first, options.first + options.seeds)]
         spent = (time.process_time() - began) / options.seeds
-        model = model_of(mixer, ARMS[mixer], 1 + KEYS + VALUES)
+        model = model_of(mixer)
         sizes = f"{count(model):,} | {nbytes(model.initial_state(1)):,} | {spent:.0f}"
         print(f"| {mixer} | {cells(scores)} | {sizes} |", flush=True)
+
+
+def main() -> None:
+    heads = [f"{n} segments" if n > 1 else "1 segment" for n in SEGMENTS]
+    table(__doc__ or "", 400, heads, ARMS, run, lambda mixer: model_of(mixer, ARMS[mixer], 1 + KEYS + VALUES))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """Uninitialised memory is NaN under test, every test starts from the same seed, and shapes are checked."""
 
+import importlib.util
+import pathlib
+
 import jaxtyping
 import pytest
 import torch
@@ -26,3 +29,18 @@ def _uninitialised_memory_is_nan():
 def unchecked(monkeypatch):
     """For a number at the end of many steps: the same calls with the same shapes are checked in shorter tests."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """A recipe by its name: a program that lies in no package, and may import its neighbours."""
+    folder = pathlib.Path(__file__).parents[1] / "recipes"
+    monkeypatch.syspath_prepend(str(folder))
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

@@ -199,3 +199,9 @@ def test_it_runs_as_a_command(tmp_path):
     tables.RESULTS = tmp_path
     (line,) = [x for x in tables.bench().splitlines() if x.startswith("| `mingru`")]
     assert line.count("|") == tables.bench().splitlines()[0].count("|")
+
+
+def test_sizes_that_were_not_measured_again_stay_and_a_red_mixer_keeps_none():
+    before = {"sizes": {"small": 1, "medium": 2}, "growth": 3}
+    assert bench.beside(before, {"sizes": {"medium": 4}}) == {"sizes": {"small": 1, "medium": 4}, "growth": 3}
+    assert bench.beside(before, {"red": "wrong"}) == {"red": "wrong"}

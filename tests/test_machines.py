@@ -1,6 +1,5 @@
 """The recipe of machines is a program beside its commands: here it trains for a step, and what it asks is right."""
 
-import importlib.util
 import pathlib
 import sys
 
@@ -11,13 +10,8 @@ RECIPES = pathlib.Path(__file__).parents[1] / "recipes"
 
 
 @pytest.fixture
-def recipe(monkeypatch):
-    # it imports its neighbour
-    monkeypatch.syspath_prepend(str(RECIPES))
-    spec = importlib.util.spec_from_file_location("machines", RECIPES / "machines.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def recipe(program):
+    return program("machines")
 
 
 def test_it_trains_and_its_page_has_a_row_for_each_arm(recipe, monkeypatch, capsys):

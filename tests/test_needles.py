@@ -1,6 +1,5 @@
 """The recipe of needles is a program that learns as that of rewrites does: here it trains for a step."""
 
-import importlib.util
 import pathlib
 import sys
 
@@ -13,13 +12,8 @@ RECIPES = pathlib.Path(__file__).parents[1] / "recipes"
 
 
 @pytest.fixture
-def recipe(monkeypatch):
-    # it imports its neighbour
-    monkeypatch.syspath_prepend(str(RECIPES))
-    spec = importlib.util.spec_from_file_location("needles", RECIPES / "needles.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def recipe(program):
+    return program("needles")
 
 
 def test_it_trains_and_its_page_has_a_row_for_each_arm(recipe, monkeypatch, capsys):

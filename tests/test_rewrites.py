@@ -1,16 +1,13 @@
 """The recipe of rewrites is a program of its own: here it trains for a step and prints a row for each of its page."""
 
-import importlib.util
 import pathlib
 import sys
 
 RECIPES = pathlib.Path(__file__).parents[1] / "recipes"
 
 
-def test_it_trains_and_its_page_has_a_row_for_each_arm(monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("rewrites", RECIPES / "rewrites.py")
-    recipe, page = importlib.util.module_from_spec(spec), (RECIPES / "rewrites.md").read_text(encoding="utf-8")
-    spec.loader.exec_module(recipe)
+def test_it_trains_and_its_page_has_a_row_for_each_arm(program, monkeypatch, capsys):
+    recipe, page = program("rewrites"), (RECIPES / "rewrites.md").read_text(encoding="utf-8")
     for name, small in (("SEGMENTS", (1, 2, 4, 8, 16)), ("HELD_OUT", 2), ("BATCH", 2)):
         monkeypatch.setattr(recipe, name, small)
     monkeypatch.setattr(sys, "argv", ["recipe", "--steps", "1", "--seeds", "1"])
