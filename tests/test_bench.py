@@ -78,7 +78,7 @@ def test_a_red_mixer_gets_no_number(wrong):
     entry = measured("mingru", [TINY, GROWTH], lines.append)
     assert set(entry) == {"red"} and "is off the loop by" in entry["red"]
     assert len(lines) == 1 and "no number is given" in lines[0]
-    assert table()._bench_row(entry)[1:] == [""] * 9
+    assert table()._bench_row(entry)[1:] == [""] * 8
 
 
 def test_a_mixer_that_forgets_between_pieces_is_red():
