@@ -3,9 +3,10 @@
     python -m benchmarks.bench [--only NAME,...] [--sizes small,medium,long,growth] [--budget SECONDS] [--threads N]
 
 Before a mixer is timed its numbers are compared with the loop's in float64, whole and cut in two; one that is red gets
-no number. Contenders run in turn, each in a process of its own, in float32; medians are given, and the ratio of each
-contender's time to ours in the same round: its median and quartiles. A single step is of one row, without gradients.
-Results go to benchmarks/results/bench.json after every mixer; Ctrl-C keeps what was measured.
+no number, nor does a width at which memory or time do not suffice to compare. Contenders run in turn, each in a process
+of its own, in float32; medians are given, and the ratio of each contender's time to ours in the same round: its median
+and quartiles. A single step is of one row, without gradients. Results go to benchmarks/results/bench.json after every
+mixer; Ctrl-C keeps what was measured.
 """
 
 import argparse
@@ -117,16 +118,16 @@ def measure(mixer: str, at: Size, labels: list[str], budget: float, threads: int
 
 
 def check(mixer: str, width: int, threads: int, start=Worker) -> str | None:
-    """Why a mixer's numbers are red, None where they are right."""
-    worker = None
+    """Why a mixer's numbers are red, None where they are right.
+
+    Raises:
+        Failed: they cannot be compared, as memory or time ran out: that says nothing of them.
+    """
+    worker = start(Contender(mixer, OURS, Size(1, 64, width), threads))
     try:
-        worker = start(Contender(mixer, OURS, Size(1, 64, width), threads))
         return worker.ask("red")
-    except Failed as reason:
-        return str(reason)
     finally:
-        if worker is not None:
-            worker.close()
+        worker.close()
 
 
 def growth(mixer: str, budget: float, threads: int, lengths: Iterable[int] = LENGTHS, start=Worker) -> dict[str, Any]:
@@ -155,17 +156,28 @@ def beside(before: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
 
 
 def one(mixer: str, sizes: list[str], peers: list[Peer], budget: float, threads: int, say: Say, start=Worker):
-    """A mixer's whole entry: red and nothing else, or its sizes and its growth."""
+    """A mixer's whole entry: red and nothing else, or its sizes and its growth; what is not checked is not measured."""
     named = {x: size(x) for x in sizes if x != GROWTH}
     widths = {x.width for x in named.values()} or {SIZES["long"].width}
+    unchecked: dict[int, str] = {}
     for width in sorted(widths):
-        if reason := check(mixer, width, threads, start):
+        try:
+            reason = check(mixer, width, threads, start)
+        except Failed as why:
+            unchecked[width] = f"not checked: {why}"
+            continue
+        if reason:
             say(f"  RED at width {width}: {reason}; no number is given")
             return {"red": reason}
     entry: dict[str, Any] = {"sizes": {}}
     slow: dict[str, str] = {}
     stepped: set[int] = set()
     for name, at in named.items():
+        if at.width in unchecked:
+            row = {"size": at._asdict(), "peak": {}, "refused": {OURS: unchecked[at.width]}}
+            entry["sizes"][name] = row
+            say(told(name, row))
+            continue
         labels = [OURS, BASELINE.name, *(x.name for x in peers if x.name not in slow)]
         # a step knows no length
         parts = [x for x in PARTS if x != "step" or at.width not in stepped]
@@ -176,7 +188,10 @@ def one(mixer: str, sizes: list[str], peers: list[Peer], budget: float, threads:
         entry["sizes"][name] = row
         say(told(name, row))
     if GROWTH in sizes:
-        entry["growth"] = growth(mixer, budget, threads, LENGTHS, start)
+        if why := unchecked.get(SIZES["long"].width):
+            entry["growth"] = {"refused": why}
+        else:
+            entry["growth"] = growth(mixer, budget, threads, LENGTHS, start)
         last = list(entry["growth"].get("ratio", {}).items())[-1:]
         say("  growth   " + "".join(f"a token at T {T} costs {x['median']:.2f} of one at 1024" for T, x in last))
     return entry

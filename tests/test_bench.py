@@ -81,6 +81,21 @@ def test_a_red_mixer_gets_no_number(wrong):
     assert table()._bench_row(entry)[1:] == [""] * 8
 
 
+def test_a_width_at_which_there_is_no_memory_to_compare_is_refused_and_not_red():
+    class Large(Here):
+        def ask(self, method, *arguments, limit=0):
+            if method == "red" and self.contender.size.width == 16:
+                raise Failed("out of memory")
+            return super().ask(method, *arguments)
+
+    entry = bench.one("elman", [TINY, "2x32x16", GROWTH], [], 0.05, 1, lambda line: None, Large)
+    wide = entry["sizes"]["2x32x16"]
+    assert "red" not in entry and set(wide) == {"size", "peak", "refused"}
+    assert wide["refused"] == {OURS: "not checked: out of memory"} and "train" in entry["sizes"][TINY]
+    entry["sizes"]["small"] = wide
+    assert table()._bench_row(entry)[0] == "not checked: out of memory"
+
+
 def test_a_mixer_that_forgets_between_pieces_is_red():
     assert "cut in two" in red(Forgetful(8), 8)
 
