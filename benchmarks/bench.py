@@ -188,11 +188,10 @@ def one(mixer: str, sizes: list[str], peers: list[Peer], budget: float, threads:
         entry["sizes"][name] = row
         say(told(name, row))
     if GROWTH in sizes:
-        if why := unchecked.get(SIZES["long"].width):
-            entry["growth"] = {"refused": why}
-        else:
-            entry["growth"] = growth(mixer, budget, threads, LENGTHS, start)
-        last = list(entry["growth"].get("ratio", {}).items())[-1:]
+        why = unchecked.get(SIZES["long"].width)
+        grown: dict[str, Any] = {"refused": why} if why else growth(mixer, budget, threads, LENGTHS, start)
+        entry["growth"] = grown
+        last = list(grown.get("ratio", {}).items())[-1:]
         say("  growth   " + "".join(f"a token at T {T} costs {x['median']:.2f} of one at 1024" for T, x in last))
     return entry
 
