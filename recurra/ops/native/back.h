@@ -11,7 +11,7 @@
 typedef struct { Record z; REAL *marks; void *dy; REAL *dS; void *dq, *dk, *dv, *dmore[MORE], *dg; REAL *du; I threads; } Backward;
 
 /* What is made of a chunk. One decay for all keys of a head, or none, is numbers and a table (scalar); one for each key is
- * products along the chunk. qf, kf: queries as they reach back to the state that the chunk finds, keys as they reach the
+ * products along the chunk. An early read is met by the decays of a step less: those of the row before. qf, kf: queries as they reach back to the state that the chunk finds, keys as they reach the
  * one it leaves. left: the gradients of what was read; right: what was written; reads, writes: the same as they decay. */
 typedef struct {
     const Backward *f;
@@ -43,9 +43,12 @@ static void panels(Panels *p, Arena *a, I heads) {
     p->gv = ERASES ? p->left[LAG] : take(a, CHUNK * lv);
     p->d = take(a, CHUNK * lk), p->gg = take(a, CHUNK * lk), p->w = take(a, CHUNK * lk), p->x = take(a, CHUNK * (lk > COLUMNS ? lk : COLUMNS));
     p->u = take(a, lk), p->whole = take(a, lk), p->gu = take(a, heads * lk);
-    p->P = take(a, CHUNK * W), p->table = take(a, CHUNK * W), p->since = take(a, W), p->until = take(a, W);
+    p->P = take(a, CHUNK * W), p->table = take(a, (CHUNK + 1) * W) + W, p->since = take(a, 2 * W) + W, p->until = take(a, W);
     p->sums = take(a, blocks_of(lv) * numbers(lk));
 }
+
+#define SINCE(p, r) ((p)->since - EARLY(&(p)->f->z.shape, r))
+#define DECAYED(p, r) ((p)->table - EARLY(&(p)->f->z.shape, r) * W)
 
 /* a piece's keys, its queries from `first` on, and how they decay */
 static void read_keys(Panels *p, Piece c, I first, I ahead) {
@@ -58,10 +61,10 @@ static void read_keys(Panels *p, Piece c, I first, I ahead) {
     if (p->scalar) {
         scalar_spans(p->since, p->until, p->table, rows_of(r->g, c), n, z->gw);
         fill(p->whole, p->since[n - 1], lk);
-        if (LAG) scale_rows(p->qf[LAG], p->q[LAG], p->since, n, n, lk);
+        if (LAG) scale_rows(p->qf[LAG], p->q[LAG], SINCE(p, LAG), n, n, lk);
         EACH(w, first < READS ? WRITES : 0) {
             columns(p->x, p->k[w], lk, lk);
-            for (I i = first; i < READS; i++) product(p->A[i][w], W, 0, 0, p->q[i], lk, 1, p->x, W, n, lk, 1), weigh(p->A[i][w], p->A[i][w], p->table, n, i);
+            for (I i = first; i < READS; i++) product(p->A[i][w], W, 0, 0, p->q[i], lk, 1, p->x, W, n, lk, 1), weigh(p->A[i][w], p->A[i][w], DECAYED(p, i), n, i);
         }
         return;
     }
@@ -112,13 +115,14 @@ static void sum_states(REAL *to, const REAL *s, const REAL *ds, I lk, I lv, I wi
         put(to + c, sums16(x));
     }
 }
+/* of a step alone whose reads are all after its decay, the decay's gradient is S . dS before it: one sum */
+#define ALONE(p, n) ((p)->scalar && (n) == 1 && !EARLY(&(p)->f->z.shape, LAG))
 #define EACH_BLOCK(lo, wide) \
     for (I lo = 0, wide; wide = up(c.wide) - lo < COLUMNS ? up(c.wide) - lo : COLUMNS, lo < c.wide; lo += COLUMNS)
 /* A chunk's columns: dv, and ds from that of its last state to that of its first; the sums of each block go to `sums`. */
 static void back_columns(Panels *p, Piece c, const REAL *s, REAL *ds, REAL *sums) {
     const Backward *f = p->f;
-    /* of a step alone whose reads are all after its decay, the decay's gradient is S . dS before it: one sum */
-    const I n = c.n, lk = p->lk, lv = p->lv, size = numbers(lk), alone = p->scalar && n == 1;
+    const I n = c.n, lk = p->lk, lv = p->lv, size = numbers(lk), alone = ALONE(p, n);
     read_keys(p, c, 0, -CHUNK), read_values(p, c, s, -CHUNK);
     pack(p->left[0], lv, values_of(f->dy, &f->z, c), n, CHUNK, c.wide, -CHUNK);
     if (LAG) {
@@ -128,7 +132,7 @@ static void back_columns(Panels *p, Piece c, const REAL *s, REAL *ds, REAL *sums
     }
     if (!ERASES) written(p, p->gv, 0, ds, n);
     if (LAG && !ERASES) product(p->gv, lv, p->gv, 0, p->A[LAG][0], 1, W, p->left[LAG], lv, n, n, lv / W);
-    EACH(r, p->scalar ? READS : 0) scale_rows(p->reads[r], p->left[r], p->since, n, CHUNK, lv);
+    EACH(r, p->scalar ? READS : 0) scale_rows(p->reads[r], p->left[r], SINCE(p, r), n, CHUNK, lv);
     EACH_BLOCK(lo, wide) {
         REAL *to = sums + lo / COLUMNS * size;
         sum_columns(p, to, s, ds, n, lo, wide);
@@ -139,21 +143,29 @@ static void back_columns(Panels *p, Piece c, const REAL *s, REAL *ds, REAL *sums
     unpack(values_of(f->dv, &f->z, c), p->gv, lv, n, c.wide);
 }
 
+#define LATER(x) PICK(x, (vec){}, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)
 static void scalar_back(Panels *p, REAL *sums, I n, At dg) {
+    const Shape *z = &p->f->z.shape;
     const I lk = p->lk;
     memset(p->P, 0, CHUNK * W * sizeof(REAL));
-    EACH(r, READS) EACH(w, WRITES) EACH(i, n) put(p->P + i * W, get(p->P + i * W) + get(p->A[r][w] + i * W) * get(TABLE(sums, r, w) + i * W));
+    EACH(r, READS) EACH(w, WRITES) for (I i = EARLY(z, r); i < n; i++) {
+        REAL *P = p->P + (i - EARLY(z, r)) * W;
+        put(P, get(P) + get(p->A[r][w] + i * W) * get(TABLE(sums, r, w) + i * W));
+    }
     if (dg.x) {
         vec reads = {}, writes = {}, through = {};
-        EACH(r, READS) reads += row_dots(p->gq[r], p->q[r], n, lk);
+        EACH(r, READS) {
+            const vec y = row_dots(p->gq[r], p->q[r], n, lk);
+            reads += EARLY(z, r) ? LATER(y) : y;
+        }
         EACH(w, WRITES) writes += row_dots(p->gk[w], p->k[w], n, lk);
         for (I c = 0; c < lk; c += W) through += get(THROUGH(sums) + c);
-        if (n == 1) set(dg, 0, sum1(through));
+        if (ALONE(p, n)) set(dg, 0, sum1(through));
         else scalar_decay_gradient(dg, p->since[n - 1] * sum1(through), reads, writes, p->P, n);
     }
     EACH(r, READS) EACH(w, WRITES) {
         REAL *G = TABLE(sums, r, w);
-        weigh(G, G, p->table, n, r);
+        weigh(G, G, DECAYED(p, r), n, r);
         product(p->gq[r], lk, p->gq[r], 0, G, W, 1, p->k[w], lk, n, n, lk / W);
         product(p->gk[w], lk, p->gk[w], 0, G, 1, W, p->q[r], lk, n, n, lk / W);
     }
@@ -271,8 +283,7 @@ I ENGINE(backward)(const Backward *f, I fields) {
     #pragma omp parallel num_threads(p.threads)
     {
         unsigned old = flush_on();
-        Panels own = {.f = f, .lk = p.lk, .lv = p.lv, .scalar = z->gw < 2};
-        EACH(r, READS) own.scalar = own.scalar && !EARLY(z, r);
+        Panels own = {.f = f, .lk = p.lk, .lv = p.lv, .scalar = z->gw < 2 && !z->bonus};
         Arena a = {0};
         REAL *space = 0;
         for (int round = 0; round < 2; round++) {
@@ -280,6 +291,7 @@ I ENGINE(backward)(const Backward *f, I fields) {
             panels(&own, &a, z->H), space = take(&a, room(&p));
         }
         if (!a.base) failed = 1;
+        else own.since[-1] = 1, memset(own.table - W, 0, W * sizeof(REAL));
         for (I from = (z->T - 1) / length * length; from >= 0; from -= length) {
             const Span span = {from, from + length < z->T ? from + length : z->T, most, sums};
             #pragma omp for schedule(dynamic)
