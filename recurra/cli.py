@@ -18,7 +18,10 @@ from typer.core import TyperGroup
 from recurra import exits
 
 SOURCE = "A text file or folder, stdlib (Python's own source), a CSV or Parquet series, or a task's name."
+PIPED = f"{SOURCE[:-1]}; - is what is piped in, text or a CSV, with --endless."
+LISTS = "mixers, wrappers, models, presets, tasks, rules or masks; or the name of one of them."
 Source = Annotated[str | None, typer.Argument(help=SOURCE, show_default=False)]
+Piped = Annotated[str | None, typer.Argument(help=PIPED, show_default=False)]
 RunFolder = Annotated[pathlib.Path, typer.Argument(help="What `train` wrote, or `compare`: then its best run.")]
 Where = Annotated[pathlib.Path | None, typer.Option("--run", help="The folder to write; else one is named for you.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable on stdout; progress stays on stderr.")]
@@ -59,9 +62,25 @@ def main() -> None:
     app()
 
 
-@app.command("list", epilog="Example: recurra list")
-def list_mixers(as_json: Json = False) -> None:
-    """The architectures: family, bytes of state, year, and what runs here and why not."""
+@app.command("list", epilog="Example: recurra list mamba2")
+def list_names(
+    what: Annotated[str, typer.Argument(help=LISTS)] = "mixers",
+    as_json: Json = False,
+) -> None:
+    """The architectures and what runs here; or all of a kind; or what one thing is, its equations and keywords."""
+    from recurra import glossary
+
+    if what == "mixers":
+        _list_mixers(as_json)
+    elif what in glossary.SHELVES:
+        found = glossary.summaries(what)
+        _print_json(found) if as_json else print(glossary.lines(found))
+    else:
+        entries = glossary.entries(what)
+        _print_json(entries) if as_json else print("\n\n".join(glossary.told(x) for x in entries))
+
+
+def _list_mixers(as_json: bool) -> None:
     from recurra import catalogue
 
     rows = catalogue.catalogue()
@@ -90,7 +109,7 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command(epilog="Example: recurra train stdlib --mixer gated_deltanet --width 256 --steps 2000 --run runs/first")
 def train(
-    source: Source = None,
+    source: Piped = None,
     mixer: Annotated[str | None, typer.Option(help="A mixer, or a pattern: mamba2*3,sliding_window.")] = None,
     preset: Annotated[str | None, typer.Option(help="A model of a published size: mamba_130m, griffin_2b, ...")] = None,
     set_: Sets = None,
@@ -107,6 +126,7 @@ def train(
     tbptt: Carry = False,
     bf16: Half = False,
     endless: Endless = False,
+    evaluate_every: Annotated[int | None, typer.Option(help="Updates between two scores.")] = None,
     rule: Annotated[str | None, typer.Option(help="How it learns: bptt, tbptt, rtrl, snap, eprop, ...")] = None,
     rule_set: RuleSets = None,
     mask: Annotated[str | None, typer.Option(help="Sparse weights, rewired: static, set, rigl, hebbian.")] = None,
@@ -115,16 +135,21 @@ def train(
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
-    """Train one model. With --resume the run's own settings hold; what you say again is checked against them."""
+    """Train one model. With --resume the run's own settings hold; what you say again is checked against them.
+    A pipe is learned from as it comes, in constant memory: cat series.csv | recurra train - --endless. Its end, or
+    Ctrl-C, saves; more can be piped into the run later, with --resume. Of a CSV the columns are series, but the one of
+    times (ds, or the first); --task format=text reads it as text.
+    """
     import dataclasses
 
     from recurra import train
     from recurra.train import given
 
-    training = _training(steps, batch, length, evaluation_length, lr, tbptt, bf16) | {"seed": seed, "rule": rule}
+    training = given.training(steps, batch, length, evaluation_length, lr, tbptt, bf16) | {"seed": seed, "rule": rule}
     training["rule_arguments"] = given.pairs(rule_set or [])
     training |= {"mask": mask, "mask_arguments": given.pairs(mask_set or [])}
-    training |= given.endless(steps) if endless else {}
+    training |= {"evaluate_every": evaluate_every}
+    training |= given.endless(source, steps, batch) if endless else {}
     model = {"pattern": mixer, "width": width, "depth": depth}
     options = {**training, "source": source, "task": _task(task, tokenizer), "arguments": model}
     resume = resume and run is not None and (run / "config.json").exists()
@@ -177,7 +202,7 @@ def compare(
         "source": source, "mixers": given.mixers(mixers), "seeds": seeds, "task": _task(task, tokenizer),
         "rules": given.names(rules), "masks": given.names(masks),
         "parameters": given.number(parameters) if parameters else None, "arguments": {"depth": depth},
-        "training": given.overlay({}, _training(steps, batch, length, evaluation_length, lr, tbptt, bf16)),
+        "training": given.overlay({}, given.training(steps, batch, length, evaluation_length, lr, tbptt, bf16)),
     }  # fmt: skip
     resume = resume and run is not None and (run / "compare.json").exists()
     before = train.read_comparison(run) if resume and run else None
@@ -305,21 +330,6 @@ def _language_model(run: pathlib.Path) -> tuple[Any, Any]:
     return model, codec(settings)
 
 
-def _training(
-    steps: int | None,
-    batch: int | None,
-    length: int | None,
-    evaluation_length: int | None,
-    lr: float | None,
-    tbptt: bool,
-    bf16: bool,
-) -> dict[str, Any]:
-    """What was said about training, under the settings' names; a flag that is not set says nothing."""
-    precision = "bfloat16" if bf16 else None
-    named = {"steps": steps, "batch": batch, "length": length, "evaluation_length": evaluation_length}
-    return {**named, "learning_rate": lr, "tbptt": tbptt or None, "precision": precision}
-
-
 def _task(pairs: list[str] | None, tokenizer: pathlib.Path | None) -> dict[str, Any]:
     from recurra.train import given
 
@@ -330,7 +340,8 @@ def _folder(source: str, what: str) -> pathlib.Path:
     """A name for a run that was given none."""
     from recurra.train.contender import label
 
-    return pathlib.Path("runs") / f"{pathlib.Path(source).stem or 'text'}-{label(what)}"
+    name = "pipe" if source == "-" else pathlib.Path(source).stem or "text"
+    return pathlib.Path("runs") / f"{name}-{label(what)}"
 
 
 @contextlib.contextmanager

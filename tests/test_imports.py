@@ -35,8 +35,9 @@ MAY = {
     # the commands' own work, each under a screen
     "catalogue": TABLES | {WINDOW},
     "doctor": TABLES | {WINDOW},
+    "glossary": TABLES | {"train"},
     "__main__": {"cli"},
-    "cli": TABLES | {"train", "lens", "serve", "catalogue", "doctor", WINDOW},
+    "cli": TABLES | {"train", "lens", "serve", "catalogue", "doctor", "glossary", WINDOW},
     WINDOW: {"clock", "mixers", "ops", "state", "nn", "models", "tasks"},
 }
 

@@ -15,6 +15,7 @@ from commands import ENVIRONMENT, SMALL, call, command, contents, start, wrong
 
 from recurra import MIXERS, catalogue, doctor
 from recurra.doctor import Check
+from recurra.glossary import SHELVES, about, keywords
 
 COMMANDS = ("list", "train", "compare", "generate", "stream", "forecast", "doctor")
 
@@ -51,6 +52,29 @@ def test_list_has_every_mixer_and_says_what_runs(monkeypatch):
     assert not rows["lstm"]["grows"] and rows["lstm"]["state_bytes"] == 2 * 256 * 4
     shown = call("list").stdout
     assert all(name in shown for name in MIXERS) and "+ 2,048 a step" in shown
+
+
+@pytest.mark.parametrize("kind", [x for x in SHELVES if x != "mixers"])
+def test_list_has_everything_of_a_kind(kind):
+    table = SHELVES[kind].table
+    assert json.loads(call("list", kind, "--json").stdout) == {
+        name: about(x).splitlines()[0] for name, x in table.items()
+    }
+    assert [line.split()[0] for line in call("list", kind).stdout.splitlines()] == list(table)
+
+
+def test_list_says_what_one_thing_is_and_what_it_takes():
+    assert "temperature=16.0" in call("list", "gla").stdout and "Yang et al. 2024" in call("list", "gla").stdout
+    (entry,) = json.loads(call("list", "rigl", "--json").stdout)
+    assert entry["option"] == "--mask-set" and entry["keywords"]["every"] == "100" and "density" in entry["keywords"]
+    for shelf in SHELVES.values():
+        for name, thing in shelf.table.items():
+            assert name and about(thing) and not set(keywords(shelf, thing)) & set(shelf.given)
+
+
+def test_list_names_the_nearest():
+    wrong = call("list", "gated_deltanett")
+    assert wrong.exit_code == 2 and "did you mean 'gated_deltanet'" in wrong.stderr
 
 
 def test_list_says_why_there_are_no_kernels(tmp_path):
