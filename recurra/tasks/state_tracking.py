@@ -33,17 +33,20 @@ class StateTracking(Choices):
     Args:
         group: "Sn", all permutations of n things; "An", the even ones; "Zn", a circle of n places: S5, A5, Z60.
         swaps: for "Sn": every element but the first swaps two neighbours: n - 1 moves to learn instead of n!.
-        turns: for "An": every element but the first turns three neighbours, either way: 2 (n - 2) moves.
+        turns: every element but the first turns, either way, three neighbours ("An": 2 (n - 2) moves) or the circle, by
+            one place ("Zn": 2 moves).
     """
 
     def __init__(self, *, group: str = "S5", swaps: bool = False, turns: bool = False) -> None:
         if swaps and not group.startswith("S"):
             raise SourceError(f"{group} is not made of swaps: leave swaps out, or take a group such as S5")
-        if turns and not group.startswith("A"):
+        if turns and not group.startswith(("A", "Z")):
             raise SourceError(f"{group} is not made of turns: leave turns out, or take a group such as A5")
         self.config = {"task": "state_tracking", "group": group, "swaps": swaps, "turns": turns}
         self.elements, self.number, self.product = _made(group)
-        moves = _swaps(len(self.elements[0])) if swaps else _turns(len(self.elements[0])) if turns else self.elements
+        places = len(self.elements[0])
+        size = 3 if group.startswith("A") else places
+        moves = _swaps(places) if swaps else _turns(places, size) if turns else self.elements
         self.moves = np.array([self.number[move] for move in moves])
 
     @property
@@ -112,7 +115,9 @@ def _swaps(n: int) -> list[Permutation]:
     return [(*range(i), i + 1, i, *range(i + 2, n)) for i in range(n - 1)]
 
 
-def _turns(n: int) -> list[Permutation]:
-    """Three neighbours move on by one place, the one at the end to the other end."""
-    ways = ((1, 2, 0), (2, 0, 1))
-    return [(*range(i), *(i + place for place in way), *range(i + 3, n)) for i in range(n - 2) for way in ways]
+def _turns(n: int, size: int) -> list[Permutation]:
+    """Some neighbours move on by one place, the one at the end to the other end."""
+    ways = ((*range(1, size), 0), (size - 1, *range(size - 1)))
+    return [
+        (*range(i), *(i + place for place in way), *range(i + size, n)) for i in range(n - size + 1) for way in ways
+    ]
