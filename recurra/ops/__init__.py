@@ -1,5 +1,6 @@
 """The recurrences: what is computed, with no parameters. One folder per engine, one file per way to compute it."""
 
+from recurra.ops.address import Address as Address
 from recurra.ops.block import Block as Block
 from recurra.ops.cell import Cell as Cell, Rule as Rule, Vectors as Vectors
 from recurra.ops.conv import ShortConv as ShortConv

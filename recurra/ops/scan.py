@@ -12,6 +12,7 @@ from torch.nn.modules import module as hooks
 
 from recurra.clock import Clock
 from recurra.ops import (
+    address,
     block,
     cell,
     conv,
@@ -32,6 +33,7 @@ from recurra.ops import (
     state_space,
     synapse,
 )
+from recurra.ops.address import chunk as address_chunk, loop as address_loop, native as address_native
 from recurra.ops.block import chunk as block_chunk, loop as block_loop
 from recurra.ops.cell import (
     gpu as cell_gpu,
@@ -87,6 +89,7 @@ IMPLEMENTATIONS: dict[type, tuple[ModuleType, ...]] = {
     cell.Cell: (cell_native, cell_torch, cell_gpu, cell_newton, cell_loop),
     conv.ShortConv: (conv_native, conv_fft, conv_chunk, conv_loop),
     least_squares.LeastSquares: (least_squares_native, least_squares_chunk, least_squares_loop),
+    address.Address: (address_native, address_chunk, address_loop),
     selective.Selective: (selective_native, selective_chunk, selective_loop),
     liquid.Liquid: (liquid_native, liquid_chunk, liquid_loop),
     state_space.StateSpace: (state_space_native, state_space_chunk, state_space_loop),

@@ -10,6 +10,7 @@ from recurra.ops import (
     MAX_PLUS,
     MIN_MAX,
     SUM,
+    Address,
     Block,
     Cell,
     Delta,
@@ -147,6 +148,11 @@ def _conv(bias, silu):
         )
 
     return make
+
+
+def _address(T, dtype):
+    q, k, w = (_normal(B, T, H, n, dtype=dtype) for n in (V, V, K))
+    return Address(q, k, w, _log_decay(B, T, H, K, dtype=dtype)), _normal(B, H, K, V, dtype=dtype)
 
 
 def _selective(T, dtype):
@@ -316,6 +322,7 @@ RECORDS: dict[str, Callable] = {
     "outer-before-head": _outer("head", before=True),
     "outer-bonus": _outer("key", before=True, bonus=True),
     "outer-bonus-no-decay": _outer("none", before=True, bonus=True),
+    "address": _address,
     "delta-no-decay": _delta("none"),
     "delta-head-decay": _delta("head"),
     "delta-key-decay": _delta("key"),
