@@ -1,8 +1,8 @@
 """`Address` in C: forward is the recurrence with the memory in registers, backward is `Outer`'s, forward and back.
 
 Of the sum of a' S q over all steps, what slots read is the gradient of a, and what `Outer` reads by a is that of q. So
-the gradients here, given those of what was read as a, are what `Outer` reads by them, and `Outer`'s own gradients with q
-in place of those of its read. Nothing is kept for them but what came in.
+the gradients here, given those of what was read as a, are what `Outer` reads by them, and `Outer`'s own gradients with
+q in place of those of its read. Nothing is kept for them but what came in.
 """
 
 from collections.abc import Sequence
