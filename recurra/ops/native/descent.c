@@ -43,7 +43,7 @@ static void forwards(const Forward *f, Work *w, I task) {
             strip(w, f->marks + mark_of(w, task), w->A);
             if (w->S) strip(w, f->marks + mark_of(w, task) + w->Q, w->S);
         }
-        teach(w), ask(w, 1), scatter(w, f->read, w->dread, LAST->lo, LAST->out), advance(w);
+        teach(w), ask(w, 1), scatter(w, f->read, w->dread, LAST->lo, LAST->out), advance(w, w->A, w->S);
         if (after(w)) ask_after(w), memcpy(last_row(w, f->read), w->dread, LAST->out * sizeof(REAL));
     }
     strip(w, f->last.A + task * w->Q, w->A), strip(w, f->last.X + task * w->Q, w->X);
@@ -69,10 +69,12 @@ static void back_advance(Work *w) {
     EACH(i, w->L) {
         Layer *l = &w->l[i];
         against(w, l, w->turned, l->bt, to), by_shares(w, l->dx, dends, ends, -1, l->x, w->turned, l->li, 0);
-        rows_times(w, w->scaled, l->x, ends, -1, l->li), through(w, l, l->db, 0, w->scaled, to);
-        if (!w->S) continue;
-        against(w, l, w->turned, l->bt, w->dS), by_shares(w, l->dx, dturns, turns, -1, l->x, w->turned, l->li, 1);
-        rows_times(w, w->scaled, l->x, turns, -1, l->li), through(w, l, l->db, 1, w->scaled, w->dS);
+        rows_times(w, w->scaled, l->x, ends, -1, l->li);
+        if (w->S) {
+            against(w, l, w->turned, l->bt, w->dS), by_shares(w, l->dx, dturns, turns, -1, l->x, w->turned, l->li, 1);
+            rows_times(w, w->two, l->x, turns, -1, l->li);
+        }
+        sums(l->db, l->lo, 0, (Term[]){times(l, w->scaled, to), times(l, w->two, w->dS)}, 1 + (w->S != 0), w->C);
     }
     double at_A = 0, at_X = 0, at_S = 0, kept_S = 0;
     const REAL kept = w->s.kept[C - 1], first = w->c * kept;
@@ -93,10 +95,9 @@ static void back_advance(Work *w) {
     w->d.kept[C - 1] += w->c * dfirst, w->dc = kept * dfirst;
     dends[C] += at_X, dends[C + 1] += at_S, dturns[C] += kept_S;
 }
-/* through one of the matrices that queries meet: its gradient, its share's, theirs */
-static void back_held(Work *w, const Layer *l, const REAL *M, REAL *dM, const REAL *share, REAL *dshare, const REAL *dz) {
+/* through one of the matrices that queries meet: its share's gradient, and theirs */
+static void back_held(Work *w, const Layer *l, const REAL *M, const REAL *share, REAL *dshare) {
     against(w, l, w->turned, w->two, M), by_shares(w, w->asked, dshare, share, 1, l->asks, w->turned, l->li, 1);
-    rows_times(w, w->scaled, l->asks, share, 1, l->li), write(w, l, dM, w->scaled, l->rows, l->li, dz);
 }
 /* from the gradient of what x is answered, in w->dread, to that of what the last layer gave */
 static void undo_answers(Work *w, REAL *dz) {
@@ -130,14 +131,15 @@ static void back_after(Work *w, const Backward *f) {
 static void back_ask(Work *w, const Backward *f) {
     const Shares *own = &w->s, *d = &w->d;
     const I C = w->C, Cp = w->Cp, lv = LAST->lo, V = LAST->out, K = w->l[0].in;
-    REAL *dz = w->one, *first = w->inverse + 2 * Cp, *dfirst = first + Cp;     /* c kept */
+    REAL *first = w->inverse + 2 * Cp, *dfirst = first + Cp;                   /* c kept */
     gather(w, w->dread, lv, (Rows){f->read, w->z->T * w->z->H * V, w->z->H * V, V}, V, 0);
     if (after(w)) memset(w->dread + (C - 1) * lv, 0, lv * sizeof(REAL));
-    undo_answers(w, dz);
+    undo_answers(w, LAST->dasked);
     memset(d->pairs, 0, C * Cp * sizeof(REAL)), memset(dfirst, 0, Cp * sizeof(REAL));
     EACH(s, C) first[s] = w->c * own->kept[s];
     for (I i = w->L - 1; i >= 0; i--) {
         Layer *l = &w->l[i];
+        const REAL *dz = l->dasked;
         multiply(l->db, l->lo, 1, l->minus, 1, Cp, dz, l->lo, C, C);
         multiply(w->scaled, Cp, 0, dz, l->lo, 1, l->bt, Cp, C, l->out);
         for (I c = 0; c < C * Cp; c += W) {
@@ -147,10 +149,10 @@ static void back_ask(Work *w, const Backward *f) {
         multiply(l->dx, l->li, 1, w->scaled, 1, Cp, l->asks, l->li, C, C);
         multiply(w->asked, l->li, 0, w->scaled, Cp, 1, l->x, l->li, C, C);
         flip(w->two, Cp, dz, l->lo, Cp, l->lo);
-        back_held(w, l, w->M, w->dM, first, dfirst, dz);
-        if (w->held) back_held(w, l, w->X, w->dX, own->seen, d->seen, dz);
-        if (w->S) back_held(w, l, w->S, w->dS, own->moved, d->moved, dz);
-        if (i) times_slope(w, l - 1, l, dz, w->asked, l[-1].slope, 0);
+        back_held(w, l, w->M, first, dfirst);
+        if (w->held) back_held(w, l, w->X, own->seen, d->seen), write(w, l, w->dX, l->of_X, l->rows, l->li, dz);
+        if (w->S) back_held(w, l, w->S, own->moved, d->moved), write(w, l, w->dS, l->of_S, l->rows, l->li, dz);
+        if (i) times_slope(w, l - 1, l, l[-1].dasked, w->asked, l[-1].slope, 0);
     }
     EACH(s, C) d->kept[s] += w->c * dfirst[s], w->dc += own->kept[s] * dfirst[s];
     if (w->z->norm) EACH(s, C) add_to(w->asked + s * w->l[0].li, w->dread + s * lv, lv);
@@ -197,20 +199,22 @@ static void back_lose(Work *w, const Backward *f) {
     EACH(s, w->C) for (I c = 0; c < lv; c += W) put(w->asked + s * lv + c, -get(w->dread + s * lv + c));
     scatter(w, f->v, w->asked, lv, V);
 }
-/* through `teach` */
+/* through `teach`, and then to the weights, of which queries had their part */
 static void back_teach(Work *w, const Backward *f) {
     const I C = w->C;
     EACH(i, w->L - 1) {
         Layer *l = &w->l[i], *next = l + 1;
         times_slope(w, l, next, l->dz, next->y, l->second, 0);
-        for (I c = 0; c < C * l->lo; c += W) put(l->dz + c, get(l->dz + c) * get(l->db + c)), put(w->one + c, get(l->db + c) * get(l->first + c));
-        multiply(next->db, next->lo, 1, w->one, l->lo, 1, w->M + next->at, next->lo, C, next->in);
-        write(w, next, w->dM, w->one, next->in, l->lo, next->back);
+        for (I c = 0; c < C * l->lo; c += W) put(l->dz + c, get(l->dz + c) * get(l->db + c));
+        EACH(s, C) for (I c = 0; c < next->li; c += W)
+            put(next->dy + s * next->li + c, c < l->lo ? some(get(l->db + s * l->lo + c) * get(l->first + s * l->lo + c), l->out - c) : (vec){});
+        sums(next->db, next->lo, 1, (Term[]){times(next, next->dy, w->M)}, 1, C);
     }
     back_lose(w, f);
     for (I i = w->L - 1; i >= 0; i--) {
         Layer *l = &w->l[i];
-        write(w, l, w->dM, l->x, l->rows, l->li, l->dz);
+        Term met[] = {{l->of_M, 1, l->li, l->dasked, l->lo, C}, {l->x, 1, l->li, l->dz, l->lo, C}, {l->dy, 1, l->li, l->back, l->lo, C}};
+        sums(w->dM + l->at, l->lo, 1, met, 2 + (i > 0), l->rows);
         flip(w->two, w->Cp, l->dz, l->lo, w->Cp, l->lo), against(w, l, w->turned, w->two, w->M), add_to(l->dx, w->turned, C * l->li);
         if (i) times_slope(w, l - 1, l, l[-1].dz, l->dx, l[-1].first, 1);
     }
@@ -261,6 +265,13 @@ static void add_dense(const Work *w, REAL *y, const REAL *M) {
         EACH(r, l->rows) EACH(c, l->out) y[l->flat + r * l->out + c] += M[l->at + r * l->lo + c];
     }
 }
+/* to where what is kept of a chunk of the window lies */
+static void turn_to(Work *w, I slot) {
+    const I by = (slot - w->slot) * w->stride;
+    EACH(i, w->L) EACH(k, KEPT) w->l[i].kept[k] += by;
+    EACH(k, (I)(sizeof(Shares) / sizeof(REAL *))) ((REAL **)&w->s)[k] += by;
+    w->error += by, w->normal += by, w->inverse += by, w->slot = slot;
+}
 /* at the start of a chunk of the window, or of a sequence, which changes nothing else there but momentum */
 INLINE void at_start(Work *w, I from) {
     lay(w, w->window + (w->n - from) * w->each);
@@ -286,28 +297,30 @@ static void backwards(const Backward *f, Work *w, I task) {
             pad(w, w->A, f->marks + mark_of(w, task)), reflect(w);
             if (w->S) pad(w, w->S, f->marks + mark_of(w, task) + w->Q);
         } else enter(w, task);
-        for (w->n = from; w->n + 1 - mirrored < till; w->n++) {
-            at_start(w, from), teach(w);
+        for (w->n = from; w->n < till; w->n++) {
+            at_start(w, from), turn_to(w, w->n - from), teach(w);
+            /* after a chunk that is not whole a sequence begins, or nothing comes */
+            if (w->n + 1 - mirrored >= till || !complete(w)) continue;
             const REAL *A = w->A, *S = w->S;
-            lay(w, w->window + (w->n + 1 - from) * w->each);
-            memcpy(w->A, A, w->P * sizeof(REAL));
-            if (S) memcpy(w->S, S, w->P * sizeof(REAL));
-            advance(w);
+            lay(w, w->window + (w->n + 1 - from) * w->each), advance(w, A, S);
         }
         for (w->n = till - 1; w->n >= from; w->n--) {
             if (after(w)) lay(w, w->window + (w->n + 1 - from) * w->each), back_after(w, f), undo_reflect(w), settle(w, w->dA);
             w->c = 1, w->held = 0;
             if (!w->n) w->c = z->state.c[task], pad_X(w, task), w->held |= f->moved;
-            at_start(w, from);
+            at_start(w, from), turn_to(w, w->n - from);
             EACH(i, (I)(sizeof(Shares) / sizeof(REAL *))) memset(((REAL **)&w->d)[i], 0, (w->Cp + W) * sizeof(REAL));
-            teach(w), back_advance(w), ask(w, 0), back_ask(w, f), back_teach(w, f), back_share(w, f);
+            back_advance(w), ask(w, 0), back_ask(w, f), back_teach(w, f), back_share(w, f);
             if (begins(w)) {
                 undo_reflect(w);
                 add_dense(w, f->initial + task * w->Q, w->dA);
                 memset(w->dA, 0, w->P * sizeof(REAL));
                 if (w->S) memset(w->dS, 0, w->P * sizeof(REAL));
             }
-            if (w->n || begins(w)) memset(w->dX, 0, w->P * sizeof(REAL)), w->dc = 0;
+            if (!w->n && !begins(w)) continue;
+            /* only the last chunk hands X on */
+            if (w->n + 1 == chunks) memset(w->dX, 0, w->P * sizeof(REAL));
+            w->dc = 0;
         }
     }
     lay(w, w->window), w->n = 0;
@@ -330,19 +343,28 @@ static void prepare(Work *w, const Record *z, Arena *a, int back) {
         if (l->lo > wide) wide = l->lo;
     }
     const I R = w->Cp, momentum = z->turn.x != 0, mirrored = z->net[2] != PLAIN;
+    #define TAKE(of, n) l->of = take(a, R * (n));
+    #define TAKE_SHARES(s) EACH(i, (I)(sizeof(Shares) / sizeof(REAL *))) ((REAL **)&w->s)[i] = take(a, R * (R + 1));
+    w->slot = 0, w->stride = a->used;
     EACH(i, w->L) {
         Layer *l = &w->l[i];
-        #define TAKE(of, n) l->of = take(a, R * (n));
-        TAKE(x, l->li) TAKE(xt, l->li) TAKE(asks, l->li) TAKE(z, l->lo) TAKE(back, l->lo) TAKE(bt, l->lo) TAKE(y, l->li)
-        TAKE(first, l->lo) TAKE(slope, l->lo) TAKE(seen, R) TAKE(minus, R) TAKE(after, l->li) TAKE(tilt, l->lo)
-        l->second = 0;
-        if (back) { TAKE(second, l->lo) TAKE(dx, l->li) TAKE(db, l->lo) TAKE(dz, l->lo) }
+        TAKE(x, l->li) TAKE(xt, l->li) TAKE(back, l->lo) TAKE(bt, l->lo) TAKE(y, l->li) TAKE(first, l->lo)
+        l->second = back ? take(a, R * l->lo) : 0;
     }
-    REAL **panels[] = {&w->scaled, &w->one, &w->two, &w->turned, &w->other, &w->error, &w->normal, &w->asked, &w->answer, &w->dread};
+    TAKE_SHARES(s)
+    w->error = take(a, R * LAST->lo), w->normal = take(a, R * LAST->lo), w->inverse = take(a, 4 * R);
+    w->stride = a->used - w->stride;
+    if (back) take(a, (z->hold - 1) * w->stride);
+    EACH(i, w->L) {
+        Layer *l = &w->l[i];
+        TAKE(asks, l->li) TAKE(z, l->lo) TAKE(slope, l->lo) TAKE(seen, R) TAKE(minus, R) TAKE(after, l->li) TAKE(tilt, l->lo)
+        TAKE(of_M, l->li) TAKE(of_X, l->li) TAKE(of_S, l->li)
+        if (back) { TAKE(dx, l->li) TAKE(db, l->lo) TAKE(dy, l->li) TAKE(dz, l->lo) TAKE(dasked, l->lo) }
+    }
+    REAL **panels[] = {&w->scaled, &w->one, &w->two, &w->turned, &w->other, &w->asked, &w->answer, &w->dread};
     EACH(i, (I)(sizeof panels / sizeof *panels)) *panels[i] = take(a, R * wide);
-    Shares *shares[] = {&w->s, &w->d};
-    EACH(j, 2) EACH(i, (I)(sizeof(Shares) / sizeof(REAL *))) ((REAL **)shares[j])[i] = take(a, R * (R + 1));
-    w->inverse = take(a, 4 * R), w->gain = take(a, 2 * LAST->lo), w->own = take(a, wide), w->dscale = take(a, R);
+    TAKE_SHARES(d)
+    w->gain = take(a, 2 * LAST->lo), w->own = take(a, wide), w->dscale = take(a, R);
     w->dgain = take(a, 2 * LAST->lo), w->X = take(a, w->P);
     w->each = (1 + momentum + mirrored) * w->P + mirrored * up(LAST->rows);
     w->window = take(a, (back ? z->hold + mirrored : 1) * w->each);

@@ -27,11 +27,14 @@ typedef struct { REAL *kept, *seen, *pairs, *moved, *ends, *turns, *decay, *turn
 /* One layer: its matrix is rows x out, padded to rows x lo at `at`; what enters it has li columns. For steps that are
  * keys: x enters, z = x M leaves, back is the loss's gradient of z, y = back M' and first, second the derivatives of
  * gelu at z; xt, bt are x and back turned over. asks and slope are x and first for queries, seen their products with the
- * keys, minus those by their shares. after and tilt are asks and slope for one query, of the weights after a chunk. dx,
- * db, dz: gradients of x, back, z. */
+ * keys, minus those by their shares; of_M, of_X, of_S are asks by the shares of M, X and S. after and tilt are asks and
+ * slope for one query, of the weights after a chunk. dx, db, dy, dz: gradients of x, back, y, z; dasked is that of what
+ * leaves for queries. */
+enum { KEPT = 7 };
 typedef struct {
     I in, out, rows, li, lo, at, flat;
-    REAL *x, *z, *back, *y, *first, *second, *xt, *bt, *asks, *slope, *seen, *minus, *after, *tilt, *dx, *db, *dz;
+    union { struct { REAL *x, *back, *y, *first, *second, *xt, *bt; }; REAL *kept[KEPT]; };   /* of every chunk of a window */
+    REAL *z, *asks, *slope, *seen, *minus, *of_M, *of_X, *of_S, *after, *tilt, *dx, *db, *dy, *dz, *dasked;
 } Layer;
 typedef struct {
     const Record *z;
@@ -41,7 +44,7 @@ typedef struct {
     REAL c, *A, *X, *S, *M, *dA, *dX, *dS, *dM, dc, *window, *fresh;           /* M: what A, the sums, are as weights */
     REAL *scaled, *one, *two, *turned, *other, *error, *normal, *inverse, *asked, *answer, *dread, *gain, *own;
     REAL *dgain, *dscale;
-    I held;                                                                    /* whether there is something in X */
+    I held, slot, stride;                                                      /* whether there is something in X; where what is kept lies */
 } Work;
 #define LAST (&w->l[w->L - 1])
 
@@ -79,12 +82,44 @@ static void add_to(REAL *y, const REAL *x, I n) { for (I c = 0; c < n; c += W) p
 ONCE void flip(REAL *y, I ly, const REAL *x, I lx, I rows, I columns) {
     for (I i = 0; i < rows; i += W) for (I j = 0; j < columns; j += W) transpose16(y + j * ly + i, ly, x + i * lx + j, lx);
 }
-ONCE void multiply(REAL *c, I lc, int add, const REAL *x, I xi, I xj, const REAL *y, I ly, I m, I n) {
-    product(c, lc, add ? c : 0, 0, x, xi, xj, y, ly, m, n, lc / W);
+/* c (m x lc) = a sum of products, to what is there if `add`: of x (m x n), of any strides, and y, whose rows are ly long.
+ * All of them meet in registers, each as wide as a machine has, so that c is touched once. */
+typedef struct { const REAL *x; I xi, xj; const REAL *y; I ly, n; } Term;
+typedef REAL lanes __attribute__((vector_size(64), aligned(sizeof(REAL))));
+enum { N = 64 / sizeof(REAL) };
+/* unrolled before s is looked at, which then has no address */
+#define EVERY(r, n) _Pragma("GCC unroll 16") for (int r = 0; r < n; r++)
+#define SUM(R, U) \
+static void sum_##R##x##U(REAL *c, I lc, int add, const Term *t, I terms, I i, I v) { \
+    lanes s[R][U], b[U]; \
+    EVERY(r, R) EVERY(u, U) s[r][u] = (lanes){}; \
+    for (const Term *end = t + terms; t < end; t++) { \
+        const REAL *x = t->x + i * t->xi, *y = t->y + v; \
+        const I xi = t->xi, xj = t->xj, ly = t->ly; \
+        for (I j = t->n; j > 0; j--, x += xj, y += ly) { \
+            EVERY(u, U) b[u] = ((const lanes *)y)[u]; \
+            EVERY(r, R) EVERY(u, U) s[r][u] += x[r * xi] * b[u]; } } \
+    c += i * lc + v; \
+    if (add) EVERY(r, R) EVERY(u, U) s[r][u] += ((lanes *)(c + r * lc))[u]; \
+    EVERY(r, R) EVERY(u, U) ((lanes *)(c + r * lc))[u] = s[r][u]; }
+SUM(8, 2) SUM(16, 1) SUM(1, 2) SUM(1, 1)
+ONCE void sums(REAL *c, I lc, int add, const Term *t, I terms, I m) {
+    I v = 0, i;
+    for (; v + N < lc; v += 2 * N) {
+        for (i = 0; i + 8 <= m; i += 8) sum_8x2(c, lc, add, t, terms, i, v);
+        for (; i < m; i++) sum_1x2(c, lc, add, t, terms, i, v);
+    }
+    if (v == lc) return;
+    for (i = 0; i + 16 <= m; i += 16) sum_16x1(c, lc, add, t, terms, i, v);
+    for (; i < m; i++) sum_1x1(c, lc, add, t, terms, i, v);
 }
-/* x times a layer's matrix M (add: to what is there), and y times its transpose, y being turned over */
-static void through(const Work *w, const Layer *l, REAL *to, int add, const REAL *x, const REAL *M) {
-    multiply(to, l->lo, add, x, l->li, 1, M + l->at, l->lo, w->C, l->rows);
+static void multiply(REAL *c, I lc, int add, const REAL *x, I xi, I xj, const REAL *y, I ly, I m, I n) {
+    sums(c, lc, add, &(Term){x, xi, xj, y, ly, n}, 1, m);
+}
+/* x times a layer's matrix M, and y times its transpose, y being turned over */
+INLINE Term times(const Layer *l, const REAL *x, const REAL *M) { return (Term){x, l->li, 1, M + l->at, l->lo, l->rows}; }
+static void through(const Work *w, const Layer *l, REAL *to, const REAL *x, const REAL *M) {
+    sums(to, l->lo, 0, (Term[]){times(l, x, M)}, 1, w->C);
 }
 static void against(const Work *w, const Layer *l, REAL *to, const REAL *turned, const REAL *M) {
     multiply(w->other, w->Cp, 0, M + l->at, l->lo, 1, turned, w->Cp, l->rows, l->out);
@@ -252,7 +287,7 @@ ONCE void teach(Work *w) {
     gather(w, w->l[0].x, w->l[0].li, w->z->k, w->l[0].in, w->z->net[0]);
     EACH(i, w->L) {
         Layer *l = &w->l[i];
-        through(w, l, l->z, 0, l->x, w->M);
+        through(w, l, l->z, l->x, w->M);
         if (i + 1 < w->L) between(w, l, l + 1, l[1].x, l->z, l->first, l->second);
     }
     lose(w);
@@ -288,11 +323,13 @@ static void ask(Work *w, int wanted) {
         flip(l->xt, w->Cp, l->x, l->li, w->Cp, l->li);
         multiply(l->seen, w->Cp, 0, l->asks, l->li, 1, l->xt, w->Cp, C, l->rows);
         for (I c = 0; c < C * w->Cp; c += W) put(l->minus + c, -get(l->seen + c) * get(own->pairs + c));
+        Term held[4] = {times(l, l->of_M, w->M), {l->minus, w->Cp, 1, l->back, l->lo, C}};
+        I n = 2;
+        rows_times(w, l->of_M, l->asks, own->kept, w->c, l->li);
+        if (w->held) rows_times(w, l->of_X, l->asks, own->seen, 1, l->li), held[n++] = times(l, l->of_X, w->X);
+        if (w->S) rows_times(w, l->of_S, l->asks, own->moved, 1, l->li), held[n++] = times(l, l->of_S, w->S);
         if (l == last && !wanted && !w->z->norm) return;
-        multiply(z, l->lo, 0, l->minus, w->Cp, 1, l->back, l->lo, C, C);
-        rows_times(w, w->scaled, l->asks, own->kept, w->c, l->li), through(w, l, z, 1, w->scaled, w->M);
-        if (w->held) rows_times(w, w->scaled, l->asks, own->seen, 1, l->li), through(w, l, z, 1, w->scaled, w->X);
-        if (w->S) rows_times(w, w->scaled, l->asks, own->moved, 1, l->li), through(w, l, z, 1, w->scaled, w->S);
+        sums(z, l->lo, 0, held, n, C);
         if (l < last) between(w, l, l + 1, l[1].asks, z, l->slope, 0);
     }
     answers(w, w->l[0].asks, wanted);
@@ -305,26 +342,26 @@ ONCE void ask_after(Work *w) {
     if (w->z->net[0]) l->after[l->in] = 1;
     w->C = 1;
     for (; l <= LAST; l++) {
-        through(w, l, w->asked, 0, l->after, w->M);
+        through(w, l, w->asked, l->after, w->M);
         if (l < LAST) between(w, l, l + 1, l[1].after, w->asked, l->tilt, 0);
     }
     answers(w, w->l[0].after, 1);
     w->C = w->z->C;
 }
-/* the state after a chunk */
-static void advance(Work *w) {
+/* the state after a chunk, from the sums and the momentum at its start */
+static void advance(Work *w, const REAL *A, const REAL *S) {
     const REAL *ends = w->s.ends, *turns = w->s.turns;
     const I C = w->C;
     REAL *const to = complete(w) ? w->A : w->X;
     const REAL first = complete(w) ? w->c * w->s.kept[C - 1] : 0;
-    for (I c = 0; c < w->P; c += W) {
-        vec x = first ? first * get(w->A + c) : (vec){};
-        if (w->held) x += ends[C] * get(w->X + c);
-        if (w->S) x += ends[C + 1] * get(w->S + c), put(w->S + c, turns[C] * get(w->S + c));
-        put(to + c, x);
-    }
     EACH(i, w->L) {
         const Layer *l = &w->l[i];
+        for (I c = l->at; c < l->at + l->rows * l->lo; c += W) {
+            vec x = first ? first * get(A + c) : (vec){};
+            if (w->held) x += ends[C] * get(w->X + c);
+            if (S) x += ends[C + 1] * get(S + c), put(w->S + c, turns[C] * get(S + c));
+            put(to + c, x);
+        }
         rows_times(w, w->scaled, l->x, ends, -1, l->li), write(w, l, to, w->scaled, l->rows, l->li, l->back);
         if (w->S) rows_times(w, w->scaled, l->x, turns, -1, l->li), write(w, l, w->S, w->scaled, l->rows, l->li, l->back);
     }
