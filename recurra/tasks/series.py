@@ -13,21 +13,19 @@ import numpy as np
 import torch
 
 from recurra.shapes import Float, Tensor
-from recurra.tasks.base import Batch, SourceError, Task
+from recurra.tasks.base import Batch, SourceError
 from recurra.tasks.draws import carried as ring, generator, spread
+from recurra.tasks.quantiles import Quantiles
 from recurra.tasks.tables import future, read, written
 
 PIECE = 4096  # steps of history given to a model at once; the state carries the rest
 
 
-class Series(Task):
+class Series(Quantiles):
     r"""Say at every step of a series how its next values will be distributed.
 
     With s the mean of \|y\| over a series' training part, the input at step t is y_t / s, and the targets are
-    (y_{t+h} - y_t) / s for h = 1 to `horizon`. Loss and score are the mean quantile loss, doubled so that for the
-    median it is the absolute error (weighted quantile loss, Park et al. 2022, https://arxiv.org/abs/2111.06581):
-
-    .. math::  2 \max(q\,e, (q - 1)\,e), \qquad e = (y - \hat y_q) / s
+    (y_{t+h} - y_t) / s for h = 1 to `horizon`. Loss and score are those of `Quantiles`.
 
     The first part of every series is for training, the last for testing: there the score is over every time from
     which a whole horizon is known, each with the series before it. Chance is the naive forecast at the same times: the
@@ -44,10 +42,6 @@ class Series(Task):
         SourceError: the file or an argument cannot be used.
     """
 
-    head = "forecaster"
-    measure = "scaled quantile loss"
-    lower_is_better = True
-
     def __init__(
         self,
         source: str,
@@ -57,19 +51,17 @@ class Series(Task):
         season: int = 1,
         held_out: float = 0.2,
     ) -> None:
-        if horizon < 1 or season < 1:
-            raise SourceError(f"horizon is {horizon} and season is {season}: both must be at least 1")
+        super().__init__(horizon, quantiles)
+        if season < 1:
+            raise SourceError(f"season is {season}: it must be at least 1")
         if not 0 < held_out < 1:
             raise SourceError(f"held_out is {held_out}: it must lie between 0 and 1")
-        if not quantiles or list(quantiles) != sorted({q for q in quantiles if 0 < q < 1}):
-            raise SourceError(f"quantiles are {list(quantiles)}: they must lie between 0 and 1 and rise")
         self.source = str(pathlib.Path(source).resolve())
         self.config = {
             "task": "series", "source": self.source, "horizon": horizon, "quantiles": list(quantiles),
             "season": season, "held_out": held_out,
         }  # fmt: skip
-        self.horizon, self.season = horizon, season
-        self.quantiles = torch.tensor(list(quantiles))
+        self.season = season
         self.histories = read(self.source)
         # where testing begins
         cuts = [max(0, len(h.y) - max(horizon, round(held_out * len(h.y)))) for h in self.histories]
@@ -94,9 +86,6 @@ class Series(Task):
             error = values[origins + ahead] - naive
             total += np.maximum(quantiles[:, None] * error, (quantiles - 1)[:, None] * error).mean() * 2
         return float(total / self.horizon)
-
-    def model_arguments(self) -> dict[str, Any]:
-        return {"inputs": 1, "horizon": self.horizon, "quantiles": list(self.config["quantiles"])}
 
     def batch(self, split: str, index: int, size: int, length: int, seed: int, carried: bool = False) -> Batch:
         """See `Task.batch`. Rows that are not carried are windows of one series each, shorter ones filled up with steps
@@ -136,17 +125,6 @@ class Series(Task):
             torch.from_numpy(reset) if reset.any() else None,
             None if valid.all() else torch.from_numpy(valid),
         )
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        errors = self._errors(outputs, batch)
-        return errors.sum() / max(len(errors), 1)
-
-    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
-        errors = self._errors(outputs.detach(), batch)
-        return float(errors.sum()), float(len(errors))
-
-    def solve(self, batch: Batch) -> Tensor:
-        raise NotImplementedError("nobody knows the rule that a series follows")
 
     @torch.no_grad()
     def forecast(self, model: torch.nn.Module, steps: int | None = None) -> list[dict[str, Any]]:
@@ -190,13 +168,6 @@ class Series(Task):
                 f"takes at least {2 * self.horizon + 1}: use a smaller horizon"
             )
         return stream
-
-    def _errors(self, outputs: Float[Tensor, "B T H Q"], batch: Batch) -> Float[Tensor, " N"]:
-        """The quantile loss of every step that counts, in float32."""
-        assert batch.scored is not None
-        quantiles = self.quantiles.to(outputs.device)
-        error = batch.targets[batch.scored][..., None] - outputs[batch.scored].float()
-        return 2 * torch.maximum(quantiles * error, (quantiles - 1) * error).mean((1, 2))
 
 
 class Stream(NamedTuple):

@@ -85,7 +85,7 @@ def _long(source: str, columns: dict[str, Column]) -> list[History]:
     if any(name.strip().lower() in MISSING for name in numbers):
         row = next(i for i, name in enumerate(names) if name.strip().lower() in MISSING)
         raise SourceError(f"{source} has no unique_id in row {row + 1}: name the series in every row")
-    ds, y = _times(source, "ds", columns["ds"]), _numbers(source, "y", columns["y"])
+    ds, y = times_of(source, "ds", columns["ds"]), numbers_of(source, "y", columns["y"])
     order = np.lexsort((ds, codes))
     ends = np.flatnonzero(np.diff(codes[order])) + 1
     return [
@@ -97,9 +97,9 @@ def _wide(source: str, columns: dict[str, Column]) -> list[History]:
     if len(columns) < 2:
         raise SourceError(f"{source} has one column only: it needs one of times and one or more of values")
     time = "ds" if "ds" in columns else next(iter(columns))
-    ds = _times(source, time, columns[time])
+    ds = times_of(source, time, columns[time])
     order = ds.argsort(kind="stable")
-    series = {name: _numbers(source, name, column) for name, column in columns.items() if name != time}
+    series = {name: numbers_of(source, name, column) for name, column in columns.items() if name != time}
     return [_history(source, name, ds[order], y[order]) for name, y in series.items()]
 
 
@@ -117,24 +117,38 @@ def _csv(path: pathlib.Path) -> dict[str, Column]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             first = file.readline()
             file.seek(0)
-            delimiter = max(",;\t", key=first.count)
-            rows = [row for row in csv.reader(file, delimiter=delimiter) if row]
+            rows = [row for row in csv.reader(file, delimiter=delimiter_of(first)) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise SourceError(f"{path} is not a CSV file in UTF-8 ({error}): give one, or a Parquet file") from error
     except OSError as error:
         raise SourceError(f"{path} cannot be read ({error.strerror}): give a CSV or Parquet file") from error
     if not rows or "\0" in first:
         raise SourceError(f"{path} is not a CSV file: give one with a header and rows, or a Parquet file")
-    header, *rows = [name.strip() for name in rows[0]], *rows[1:]
-    if _is_number(header[0]) or _is_date(header[0]):
-        raise SourceError(f"{path} begins with {header[0]}, which names no column: begin with a header")
-    double = [name for name, count in collections.Counter(header).items() if count > 1]
-    if double:
-        raise SourceError(f"{path} has two columns {double[0]!r}: give each its own name")
+    header, *rows = header_of(str(path), rows[0]), *rows[1:]
     wrong = next((i for i, row in enumerate(rows) if len(row) != len(header)), None)
     if wrong is not None:
         raise SourceError(f"{path} has {len(header)} columns but another number of values in row {wrong + 1}")
     return dict(zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True))
+
+
+def delimiter_of(line: str) -> str:
+    """What stands between the values of a table, by its first line."""
+    return max(",;\t", key=line.count)
+
+
+def header_of(source: str, row: Sequence[str]) -> list[str]:
+    """The names in a table's first row.
+
+    Raises:
+        SourceError: they name no columns, or two alike.
+    """
+    header = [name.strip() for name in row]
+    if is_number(header[0]) or _is_date(header[0]):
+        raise SourceError(f"{source} begins with {header[0]}, which names no column: begin with a header")
+    double = [name for name, count in collections.Counter(header).items() if count > 1]
+    if double:
+        raise SourceError(f"{source} has two columns {double[0]!r}: give each its own name")
+    return header
 
 
 def _parquet(path: pathlib.Path) -> dict[str, Column]:
@@ -154,28 +168,28 @@ def _parquet(path: pathlib.Path) -> dict[str, Column]:
     return columns
 
 
-def _numbers(source: str, name: str, column: Column) -> np.ndarray:
-    """A column as finite float64."""
+def numbers_of(source: str, name: str, column: Column, before: int = 0) -> np.ndarray:
+    """A column as finite float64; `before` it the file has so many rows."""
     if isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
         values = column.astype(np.float64)
     else:
         try:
             values = np.fromiter(map(float, column), np.float64, len(column))
         except (TypeError, ValueError):
-            row = next(i for i, x in enumerate(column) if not _is_number(x))
-            _refuse(source, name, row, column[row], "a number")
+            row = next(i for i, x in enumerate(column) if not is_number(x))
+            _refuse(source, name, before + row, column[row], "a number")
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
-        _refuse(source, name, int(bad[0]), column[bad[0]], "a number")
+        _refuse(source, name, before + int(bad[0]), column[bad[0]], "a number")
     return values
 
 
-def _times(source: str, name: str, column: Column) -> np.ndarray:
-    """A column as whole numbers, float64, or datetime64 no finer than it must be."""
+def times_of(source: str, name: str, column: Column, before: int = 0) -> np.ndarray:
+    """A column as whole numbers, float64, or datetime64 no finer than it must be; `before` it are so many rows."""
     if isinstance(column, np.ndarray) and column.dtype.kind == "M":
         dates = column
-    elif _is_number(column[0]):
-        values = _numbers(source, name, column)
+    elif is_number(column[0]):
+        values = numbers_of(source, name, column, before)
         return values.astype(np.int64) if (values == np.rint(values)).all() else values
     else:
         texts = [str(x).strip().removesuffix("Z").removesuffix("+00:00") for x in column]
@@ -183,10 +197,10 @@ def _times(source: str, name: str, column: Column) -> np.ndarray:
             dates = _dates(texts)
         except (ValueError, UserWarning):
             row = next(i for i, x in enumerate(texts) if not _is_date(x))
-            _refuse(source, name, row, column[row], "a time: write numbers, or UTC as 2026-01-31T12:00")
+            _refuse(source, name, before + row, column[row], "a time: write numbers, or UTC as 2026-01-31T12:00")
     bad = np.flatnonzero(np.isnat(dates))
     if len(bad):
-        _refuse(source, name, int(bad[0]), column[bad[0]], "a time")
+        _refuse(source, name, before + int(bad[0]), column[bad[0]], "a time")
     exact = (unit for unit in ("D", "s", "ms", "us") if (dates.astype(f"M8[{unit}]") == dates).all())
     return dates.astype(f"M8[{next(exact, 'ns')}]")
 
@@ -198,7 +212,8 @@ def _refuse(source: str, name: str, row: int, value: Any, wanted: str) -> NoRetu
     raise SourceError(f"{source} has {str(value)!r} in column {name}, row {row + 1}: that is not {wanted}")
 
 
-def _is_number(x: Any) -> bool:
+def is_number(x: Any) -> bool:
+    """Whether this can be read as a number."""
     try:
         float(x)
     except (TypeError, ValueError):

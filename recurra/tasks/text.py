@@ -3,21 +3,20 @@
 import hashlib
 import math
 import pathlib
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from recurra.shapes import Int, Tensor
-from recurra.tasks.base import Batch, SourceError, Task
-from recurra.tasks.choices import counted, cross_entropy
-from recurra.tasks.codec import Codec, codec as codec
+from recurra.tasks.base import Batch, SourceError
+from recurra.tasks.codec import codec as codec
 from recurra.tasks.corpus import STANDARD_LIBRARY, Document, documents
 from recurra.tasks.draws import carried as ring, generator, spread
+from recurra.tasks.language import Language
 
 
-class Text(Task):
+class Text(Language):
     """Say what comes next in a text: every next byte, or every next token of a tokenizer.
 
     Of a folder, files are held out for testing: those whose name's hash falls into the fraction `held_out`, so a file
@@ -34,18 +33,12 @@ class Text(Task):
         SourceError: there is no text, too little of it, or a tokenizer that does not keep it.
     """
 
-    head = "language_model"
-    measure = "bits per byte"
-    lower_is_better = True
-
     def __init__(self, source: str, *, tokenizer: str | None = None, held_out: float = 0.1) -> None:
         if not 0 < held_out < 1:
             raise SourceError(f"held_out is {held_out}: it must lie between 0 and 1")
+        super().__init__(tokenizer)
         self.source = source if source == STANDARD_LIBRARY else str(pathlib.Path(source).resolve())
-        tokenizer = None if tokenizer is None else str(pathlib.Path(tokenizer).resolve())
-        self.config = {"task": "text", "source": self.source, "tokenizer": tokenizer, "held_out": held_out}
-        self.codec = Codec(tokenizer)
-        self.bytes_of_token = self.codec.bytes_of_token
+        self.config = {"task": "text", "source": self.source, "tokenizer": self.tokenizer, "held_out": held_out}
         train, test = _divide(documents(self.source), held_out)
         self.streams = {"train": self._stream(train), "test": self._stream(test)}
         for split, stream in self.streams.items():
@@ -58,21 +51,14 @@ class Text(Task):
         tokens = self.streams["test"].tokens
         return math.log2(self.codec.vocabulary) * len(tokens) / len(self.contents("test"))
 
-    def model_arguments(self) -> dict[str, Any]:
-        return {"vocabulary": self.codec.vocabulary}
-
-    def encode(self, text: str | bytes) -> list[int]:
-        """The tokens of a text."""
-        return self.codec.encode(text)
-
-    def decode(self, ids: Iterable[int] | Tensor) -> bytes:
-        """The bytes of tokens."""
-        return self.codec.decode(ids)
-
     def contents(self, split: str) -> bytes:
         """All bytes of a split, documents end to end: what `recurra.tasks.reference` measures."""
         tokens = self.streams[split].tokens
         return tokens.tobytes() if self.codec.tokenizer is None else self.decode(tokens.tolist())
+
+    def prompt(self, length: int) -> Int[Tensor, "1 T"]:
+        """Where the held-out text begins."""
+        return self.batch("test", 0, 1, length, 0).inputs
 
     def batch(self, split: str, index: int, size: int, length: int, seed: int, carried: bool = False) -> Batch:
         """See `Task.batch`. Test windows do not overlap, and are the same for every seed.
@@ -103,17 +89,6 @@ class Text(Task):
             first = length * spread(index, size, (len(tokens) - 1) // length)
         rows = _tokens(tokens[first[:, None] + np.arange(length + 1)])
         return Batch(rows[:, :-1], rows[:, 1:])
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(outputs, batch)
-
-    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, float]:
-        _, targets = counted(outputs, batch)
-        nats = float(cross_entropy(outputs.detach(), batch)) * len(targets)
-        return nats / math.log(2), float(self.bytes_of_token[targets.cpu()].sum())
-
-    def solve(self, batch: Batch) -> Tensor:
-        raise NotImplementedError("nobody knows the rule that text follows")
 
     def _stream(self, several: list[Document]) -> "Stream":
         """Documents as tokens, end to end. One document of bytes stays where it is, which may be on the disk."""
