@@ -23,6 +23,8 @@ from recurra.tasks.nested_logic import NestedLogic as NestedLogic
 from recurra.tasks.ordered_events import OrderedEvents as OrderedEvents
 from recurra.tasks.parity import Parity as Parity
 from recurra.tasks.pen_strokes import PenStrokes as PenStrokes
+from recurra.tasks.pipe import PIPE as PIPE, Dry as Dry, Piped as Piped
+from recurra.tasks.piped import open_pipe as open_pipe
 from recurra.tasks.recordings import Recordings as Recordings
 from recurra.tasks.relational_text import RelationalText as RelationalText
 from recurra.tasks.rewrites import Rewrites as Rewrites
@@ -90,15 +92,18 @@ def make(config: dict[str, Any]) -> Task:
 
 
 def open_source(source: str | os.PathLike[str], **keywords: Any) -> Task:
-    """The task that a source stands for: a task's name, "stdlib", a CSV or Parquet file, or a text file or folder.
+    """The task that a source stands for: a task's name, "stdlib", a CSV or Parquet file, a text file or folder, or "-",
+    which is what is piped in.
 
-    A file that has the name of a task is given as `./name`.
+    A file that has the name of a task, or is called -, is given as `./name`.
 
     Raises:
         SourceError: the source is none of these, or cannot be used; in one sentence.
     """
     source = os.fspath(source)
     path = pathlib.Path(source)
+    if source == PIPE:
+        return open_pipe(**keywords)
     if source in TASKS and source not in FROM_FILES:
         return make({"task": source, **keywords})
     if path.suffix.lower() in CSV + PARQUET and not path.is_dir():

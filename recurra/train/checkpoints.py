@@ -96,7 +96,7 @@ def restore(path: pathlib.Path, run: Run) -> None:
     _restore_optimiser(run, safetensors.torch.load_file(path / "optimiser.safetensors"))
     _restore_random(safetensors.torch.load_file(path / "random.safetensors"))
     run.step, run.tokens, run.seconds = listed["step"], listed["tokens"], listed["seconds"]
-    run.state = None
+    run.source, run.state = listed.get("source"), None
     if "state.safetensors" in listed["files"]:
         state, _ = states.load(path / "state.safetensors", run.model)
         # memory of its own: a file's is aligned differently, which may change how sums are taken
@@ -115,7 +115,7 @@ def _write(aside: pathlib.Path, run: Run, config: Config) -> None:
     files = {path.name: _hash(path) for path in sorted(aside.iterdir())}
     listed = {
         "format": FORMAT, "model": name, "config_hash": config_hash, "step": run.step, "tokens": run.tokens,
-        "seconds": run.seconds, "training": config.to_json(), "files": files,
+        "seconds": run.seconds, "source": run.source, "training": config.to_json(), "files": files,
     }  # fmt: skip
     write_json(aside / "checkpoint.json", listed)
     flush(aside)

@@ -14,7 +14,7 @@ from typing import Any
 from recurra.files import write_json
 from recurra.models import load, solve_width
 from recurra.models.backbone import parse
-from recurra.tasks import Task, open_source
+from recurra.tasks import PIPE, Task, open_source
 from recurra.train import board as boards, pool, result, stopping
 from recurra.train.board import Board, Standing
 from recurra.train.config import Config, at_least, differences, from_json, to_json
@@ -63,6 +63,8 @@ class CompareConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mixers", tuple(name.replace(" ", "") for name in self.mixers))
         at_least(self, 1, "parameters", "seeds")
+        if self.source == PIPE:
+            raise RunError("a pipe can be read by one run only: give a file to compare on")
         for what, names in (("mixers", self.mixers), ("rules", self.rules), ("masks", self.masks)):
             if not names or len(set(names)) < len(names):
                 raise RunError(f"the {what} are {', '.join(names) or 'none'}: name at least one, and each once")

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from recurra.models.backbone import nearest
+from recurra.tasks import PIPE
 from recurra.train.errors import RunError
 
 PRECISIONS = ("float32", "bfloat16")
@@ -21,11 +22,11 @@ class Config:
     """The settings of a run. The defaults suit a small language model on a CPU.
 
     Args:
-        source: what to learn from: a text file or folder, a CSV or Parquet series, or a task's name.
+        source: what to learn from: a text file or folder, a CSV or Parquet series, a task's name, or "-", a pipe.
         task: further keywords for the task, such as `tokenizer`.
         model: a row of `recurra.models.MODELS`; None: the one that the task asks for.
         arguments: the model's keywords (`width`, `depth`, `pattern`, ...); what the task dictates is added to them.
-        batch: rows of a batch.
+        batch: rows of a batch; of a pipe 1, each of its columns counting as a part of it.
         length: steps of each row of a batch; with `tbptt`, the window that gradients flow through.
         steps: updates of the weights.
         learning_rate: the highest, reached after `warmup` steps.
@@ -89,6 +90,10 @@ class Config:
             raise RunError(f"betas are {self.betas}: each must be at least 0 and less than 1")
         if self.endless and not self.tbptt:
             raise RunError("endless carries the state on for ever: it needs tbptt")
+        if self.source == PIPE and not self.endless:
+            raise RunError("a pipe is read once and cannot be gone back to: add --endless, or give a file")
+        if self.source == PIPE and self.batch != 1:
+            raise RunError(f"batch is {self.batch}: a pipe is one stream, and its batch must be 1")
         if self.mask is None and self.mask_arguments:
             raise RunError(f"no mask is named, and {', '.join(self.mask_arguments)} would be its keyword")
         if self.precision not in PRECISIONS:

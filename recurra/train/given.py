@@ -7,6 +7,7 @@ from typing import Any
 
 from recurra.models.backbone import parse
 from recurra.models.presets import PRESETS as SIZES
+from recurra.tasks import PIPE
 from recurra.train.compare import CompareConfig
 from recurra.train.config import Config, nearest
 from recurra.train.contender import NONE
@@ -104,9 +105,25 @@ def run_settings(
     return Config.from_json(_with_keywords(merged, own))
 
 
-def endless(steps: int | None) -> dict[str, Any]:
-    """What a stream without end asks for: the state carried, and no last step unless one is given."""
-    return {"endless": True, "tbptt": True, "steps": FOR_EVER if steps is None else steps}
+def training(
+    steps: int | None,
+    batch: int | None,
+    length: int | None,
+    evaluation_length: int | None,
+    lr: float | None,
+    tbptt: bool,
+    bf16: bool,
+) -> dict[str, Any]:
+    """What was said about training, under the settings' names; a flag that is not set says nothing."""
+    precision = "bfloat16" if bf16 else None
+    named = {"steps": steps, "batch": batch, "length": length, "evaluation_length": evaluation_length}
+    return {**named, "learning_rate": lr, "tbptt": tbptt or None, "precision": precision}
+
+
+def endless(source: str | None, steps: int | None, batch: int | None) -> dict[str, Any]:
+    """What a stream without end asks for: the state carried, no last step unless one is given, one row of a pipe."""
+    rows = 1 if source == PIPE and batch is None else batch
+    return {"endless": True, "tbptt": True, "steps": FOR_EVER if steps is None else steps, "batch": rows}
 
 
 def comparison_settings(
@@ -152,5 +169,7 @@ def _named(preset: str | None, presets: dict[str, dict[str, Any]]) -> dict[str, 
 
 def _with_keywords(settings: dict[str, Any], own: dict[str, dict[str, Any]]) -> dict[str, Any]:
     if settings.get("source") is None:
-        raise RunError("the source is missing: give a text file or folder, stdlib, a CSV or Parquet series, or a task")
+        raise RunError(
+            "the source is missing: give a text file or folder, stdlib, a CSV or Parquet series, a task, or -"
+        )
     return overlay(settings, {"arguments": {"mixers": own}} if own else {})

@@ -17,7 +17,7 @@ import safetensors
 from recurra.files import is_full, write_json
 from recurra.models.folder import describe, read_config, save_pretrained
 from recurra.shapes import Tensor
-from recurra.tasks import Task, open_source
+from recurra.tasks import PIPE, Dry, Piped, SourceError, Task, open_source
 from recurra.train import checkpoints, metrics, result, stopping
 from recurra.train.config import Config, differences
 from recurra.train.errors import RunError, Stopped
@@ -50,13 +50,15 @@ def train(
     folder = pathlib.Path(folder)
     _check(folder, config, resume)
     ended = result.read(folder) if resume else None
-    if ended is not None:
+    # a pipe may always hold more
+    if ended is not None and config.source != PIPE:
         return ended
-    task = open_source(config.source, **config.task)
-    task = Stream(task) if config.endless else task
+    task = _open(config, folder if resume else None)
     with exactly(config), stopping.listening() as stop, for_stderr() if progress is None else progress as shown:
         try:
             run = begin(config, task)
+            if (pipe := _pipe(task)) is not None:
+                pipe.asked = lambda: stop.asked
             _start(folder, run, task, config, resume, shown)
             with metrics.open_to_append(folder) as file:
                 score = _loop(run, task, config, folder, file, stop, shown)
@@ -85,6 +87,24 @@ def read_settings(folder: str | os.PathLike[str]) -> Config:
     return Config.from_json(found["training"])
 
 
+def _open(config: Config, before: pathlib.Path | None) -> Task:
+    """The task of a run, new or with a folder from `before`.
+
+    Raises:
+        SourceError: it cannot be used; in a pipe too little comes to learn from at all.
+    """
+    keywords = dict(config.task)
+    if config.source == PIPE and before is not None:
+        # what it held once it holds again, however it begins now
+        keywords["format"] = {"series": "csv"}.get(read_config(before)["task"]["task"], "text")
+    task = open_source(config.source, **keywords)
+    if isinstance(task, Piped) and before is None and not task.fill(config.length):
+        raise SourceError(
+            f"the pipe is over after {task.held} steps: the first can be learned from after {task.ahead} more"
+        )
+    return Stream(task) if config.endless else task
+
+
 def _check(folder: pathlib.Path, config: Config, resume: bool) -> None:
     """Refuse a folder that holds something else than what is asked for."""
     if not resume:
@@ -106,8 +126,19 @@ def _start(folder: pathlib.Path, run: Run, task: Task, config: Config, resume: b
         shown.say(f"resumed from {path}")
     else:
         shown.say(f"{folder} has no checkpoint yet: starting from the first step")
+    if (pipe := _pipe(task)) is not None:
+        if run.source is not None:
+            pipe.restore(run.source)
+        shown.say(pipe.said)
+        # it is not the last word any more
+        (folder / result.NAME).unlink(missing_ok=True)
     metrics.drop_after(folder, run.step)
     shown.begin(run.step, config.steps if config.steps < FOR_EVER else None, nats=task.head != "forecaster")
+
+
+def _pipe(task: Task) -> Piped | None:
+    """The pipe that a run reads, if it reads one."""
+    return task.pipe if isinstance(task, Stream) else None
 
 
 def _sections(task: Task, config: Config) -> dict[str, Any]:
@@ -129,7 +160,14 @@ def _loop(
     run.model.train()
     steps = min(config.steps, task.batches(config.batch, config.length)) if isinstance(task, Stream) else config.steps
     while run.step < steps:
-        line = _step(run, task, config, folder)
+        try:
+            line = _step(run, task, config, folder)
+        except (Dry, SourceError) as end:
+            if not isinstance(task, Stream) or task.pipe is None:
+                raise
+            score = _score(run, task, config, file, shown) if task.count else score
+            _dry(run, task, config, folder, end, stop.asked)
+            break
         # a stream's file must not grow with every step
         if not config.endless or run.step % config.evaluate_every == 0:
             _tell(file, shown, line)
@@ -137,20 +175,51 @@ def _loop(
             metrics.write(file, _about(run, rule=config.rule, memory_bytes=run.rule.memory_bytes, **_masked(run)))
         last = run.step == steps
         if last or run.step % config.evaluate_every == 0:
-            score = task.take() if isinstance(task, Stream) else evaluate(run.model, task, config)
-            more = health(run.state) if config.endless else {}
-            _tell(file, shown, _about(run, held_out=score, measure=task.measure, **more))
+            score = _score(run, task, config, file, shown)
         # read once: a signal may come while the checkpoint is written, and then the next step answers it
         asked = stop.asked
         if last or asked or run.step % config.checkpoint_every == 0:
-            checkpoints.save(folder, run, config)
-            save_pretrained(run.model, folder, **_sections(task, config))
+            _save(run, task, config, folder)
         if asked and not last:
-            raise Stopped(f"stopped after step {run.step} of {steps}; {_kept(folder)}; resume to go on")
+            raise _stopped(run, config, folder)
     # a run that was killed between its last step and its result comes here without a step
     if config.endless and math.isnan(score):
         return [line["held_out"] for line in metrics.read(folder) if "held_out" in line][-1]
     return score if math.isfinite(score) else evaluate(run.model, task, config)
+
+
+def _dry(run: Run, task: Task, config: Config, folder: pathlib.Path, end: Exception, asked: bool) -> None:
+    """A pipe gives nothing more: keep what was learned, and say why if that is not its end.
+
+    Raises:
+        Stopped: somebody asked to stop while nothing came.
+        SourceError: what came is malformed.
+    """
+    if run.step:
+        _save(run, task, config, folder)
+    if isinstance(end, SourceError):
+        raise SourceError(f"{end}; {_kept(folder)}") from end
+    if asked:
+        raise _stopped(run, config, folder)
+
+
+def _score(run: Run, task: Task, config: Config, file: io.TextIOBase, shown: Progress) -> float:
+    score = task.take() if isinstance(task, Stream) else evaluate(run.model, task, config)
+    more = health(run.state) if config.endless else {}
+    _tell(file, shown, _about(run, held_out=score, measure=task.measure, **more))
+    return score
+
+
+def _save(run: Run, task: Task, config: Config, folder: pathlib.Path) -> None:
+    if (pipe := _pipe(task)) is not None:
+        run.source = pipe.kept()
+    checkpoints.save(folder, run, config)
+    save_pretrained(run.model, folder, **_sections(task, config))
+
+
+def _stopped(run: Run, config: Config, folder: pathlib.Path) -> Stopped:
+    steps = f" of {config.steps}" if config.steps < FOR_EVER else ""
+    return Stopped(f"stopped after step {run.step}{steps}; {_kept(folder)}; resume to go on")
 
 
 def _step(run: Run, task: Task, config: Config, folder: pathlib.Path) -> dict[str, Any]:

@@ -92,7 +92,8 @@ def _title(folder: pathlib.Path, runs: Sequence[Run]) -> str:
 def _subtitle(runs: Sequence[Run]) -> str:
     ended = sum(run.result is not None for run in runs)
     seeds = len({run.config["training"]["seed"] for run in runs})
-    steps = max((run.config["training"]["steps"] for run in runs), default=0)
+    # a stream's last step is not known before
+    steps = max((run.lines[-1]["step"] if run.lines else 0 for run in runs), default=0)
     runs_ = f"{ended} of {len(runs)} runs ended" if len(runs) > 1 else "ended" if ended else "not ended yet"
     return f"{runs_}, {steps:,} steps, {seeds} seed{'s' if seeds != 1 else ''}"
 

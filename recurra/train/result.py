@@ -10,8 +10,10 @@ from recurra import state as states
 from recurra.files import write_json
 from recurra.models import count
 from recurra.tasks import Task
+from recurra.tasks.language import Language
 from recurra.train.config import Config
 from recurra.train.run import Run
+from recurra.train.stream import Stream
 
 NAME = "result.json"
 PROMPT, SAMPLE, TEMPERATURE = 128, 400, 0.8
@@ -27,7 +29,8 @@ class Result:
         density: the share of the masked matrices' weights that there are; None: nothing is masked.
         state_bytes: memory of one sequence before its first step; `grows`: it becomes more with every step.
         steps, tokens, seconds: done, seen and spent in updates alone.
-        prompt, sample: held-out text and how a language model goes on from it; None for other tasks.
+        prompt, sample: held-out text (of a pipe what came last) and how a language model goes on from it; None for
+            other tasks.
     """
 
     score: float
@@ -73,14 +76,14 @@ def conclude(run: Run, task: Task, config: Config, score: float) -> Result:
 
 def write_on(model: Any, task: Task, config: Config) -> tuple[str | None, str | None]:
     """A piece of held-out text and the model's continuation of it, the same draw every time."""
-    decode = getattr(task, "decode", None)
-    if decode is None or model.name != "language_model":
+    language: Any = task.task if isinstance(task, Stream) else task
+    if not isinstance(language, Language) or model.name != "language_model":
         return None, None
-    length = min(PROMPT, config.length)
-    tokens = task.batch("test", 0, 1, length, 0).inputs.to(config.device)
+    tokens = language.prompt(min(PROMPT, config.length)).to(config.device)
     training = model.training
     model.eval()
     drawn = model.generate(tokens, max_new_tokens=SAMPLE, do_sample=True, temperature=TEMPERATURE, seed=0)
     model.train(training)
-    texts = (decode(part.tolist()).decode("utf-8", "replace") for part in (drawn[0, :length], drawn[0, length:]))
+    parts = drawn[0].tensor_split([tokens.shape[1]])
+    texts = (language.decode(part.tolist()).decode("utf-8", "replace") for part in parts)
     return next(texts), next(texts)

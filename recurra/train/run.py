@@ -30,6 +30,7 @@ class Run:
         optimiser: with its averages.
         rule: how it learns.
         masking: which weights there are and how that changes; None: all are there.
+        source: what a pipe holds back between batches, as JSON; None for other sources.
         state: what the rule keeps from batch to batch (what streams remember, when the state is carried), or None.
         step: updates done.
         tokens: steps of sequences seen.
@@ -40,6 +41,7 @@ class Run:
     optimiser: torch.optim.Optimizer
     rule: LearningRule
     masking: Masking | None = None
+    source: dict[str, Any] | None = None
     state: State | None = None
     step: int = 0
     tokens: int = 0

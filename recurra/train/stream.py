@@ -15,7 +15,7 @@ from typing import Any
 
 from recurra.shapes import State, Tensor
 from recurra.state import leaves
-from recurra.tasks import Batch, Task
+from recurra.tasks import Batch, Piped, Task
 from recurra.train.errors import RunError
 
 FOR_EVER = 2**53  # updates: no run comes to its end
@@ -25,8 +25,9 @@ class Stream(Task):
     """A task as one stream: its training rows end to end, once, without a reset, scored as they are learned.
 
     Rows of made tasks never end: each sequence follows the last with no mark between them but its own content. Text and
-    series end where their training part does, each row of the batch having read its own piece of it. The score counts
-    what a rule asks the loss of, before the update; it is the mean since the last `take`.
+    series end where their training part does, each row of the batch having read its own piece of it. A pipe ends where
+    it is closed. The score counts what a rule asks the loss of, before the update; it is the mean since the last
+    `take`.
 
     Args:
         task: what to make a stream of.
@@ -35,6 +36,7 @@ class Stream(Task):
     def __init__(self, task: Task) -> None:
         self.task, self.config, self.head = task, task.config, task.head
         self.total, self.count = 0.0, 0.0
+        self.pipe = task if isinstance(task, Piped) else None
 
     def __getattr__(self, name: str) -> Any:
         """What only some tasks have, such as `decode`."""

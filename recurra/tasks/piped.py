@@ -1,0 +1,57 @@
+"""From what is piped in to a task: looked at, since a pipe has no name that would say what it holds."""
+
+import csv
+import sys
+from typing import Any
+
+from recurra.tasks.base import SourceError
+from recurra.tasks.pipe import HOW, Pipe, Piped
+from recurra.tasks.piped_series import PipedSeries
+from recurra.tasks.piped_text import PipedText
+from recurra.tasks.tables import delimiter_of, is_number
+
+FORMATS = ("text", "csv")
+
+
+def open_pipe(*, format: str | None = None, descriptor: int | None = None, **keywords: Any) -> Piped:
+    """The task of a pipe, which is looked at where no format is given: waits for its first two lines.
+
+    Args:
+        format: "text", or "csv" for a table with a header, a column of times and one for each series.
+        descriptor: of the pipe; None: standard input.
+        keywords: of `PipedText` or `PipedSeries`.
+
+    Raises:
+        SourceError: nothing is piped in, it is empty, or a keyword does not fit what it holds.
+    """
+    if format not in (None, *FORMATS):
+        raise SourceError(f"format is {format!r}: a pipe holds {' or '.join(FORMATS)}")
+    if descriptor is None and sys.stdin is None:
+        raise SourceError(f"the pipe is closed: {HOW}")
+    pipe = Pipe(sys.stdin.fileno() if descriptor is None else descriptor)
+    first = pipe.peek(2)
+    if not first:
+        raise SourceError(f"the pipe is empty: {HOW}")
+    table = format == "csv" or (format is None and is_table(first))
+    try:
+        return PipedSeries(pipe, **keywords) if table else PipedText(pipe, **keywords)
+    except TypeError as error:
+        held = "a table" if table else "text"
+        raise SourceError(f"the pipe holds {held}, which has no keyword {', '.join(keywords)}") from error
+
+
+def is_table(start: bytes) -> bool:
+    """Whether a stream that begins so is a table: names, then as many values, which but for the time are numbers."""
+    try:
+        lines = start.decode("utf-8-sig").splitlines()[:2]
+    except UnicodeDecodeError:
+        return False
+    if len(lines) < 2:
+        return False
+    delimiter = delimiter_of(lines[0])
+    try:
+        header, row = csv.reader(lines, delimiter=delimiter)
+    except (csv.Error, ValueError):
+        return False
+    values = [x for name, x in zip(header, row, strict=False) if name.strip() != "ds"] if "ds" in header else row[1:]
+    return len(header) == len(row) > 1 and all(name.strip() for name in header) and all(map(is_number, values))

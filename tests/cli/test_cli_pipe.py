@@ -1,0 +1,66 @@
+"""A stream piped into the command: learned from as it comes, saved however it ends, in memory that stays."""
+
+import json
+import math
+import pathlib
+import re
+import signal
+
+from commands import call, start
+
+SMALL = ("--endless", "--mixer", "gru", "--width", 8, "--depth", 1, "--length", 16, "--task", "horizon=4")
+
+
+def rows(first, last):
+    return "".join(f"{i},{5 + math.sin(i / 3):.4f}\n" for i in range(first, last)).encode()
+
+
+def lines(process, until):
+    """What the process says on stderr, up to a line with these words."""
+    found = []
+    while not found or until not in found[-1]:
+        line = process.stderr.readline()
+        assert line, found
+        found.append(line)
+    return found
+
+
+def resident(process):
+    """The most bytes that the process ever held."""
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+
+
+def test_a_pipe_that_stays_open_is_learned_from_in_constant_memory_and_ctrl_c_saves(tmp_path):
+    process = start("train", "-", *SMALL, "--evaluate-every", 10, "--run", tmp_path / "run")
+
+    def fed(first, last):
+        process.stdin.write(rows(first, last))
+        process.stdin.flush()
+
+    process.stdin.write(b"ds,sine\n")
+    fed(0, 16 * 10 + 4)
+    assert b"series: sine" in lines(process, b"step 10  held-out")[0]
+    before = resident(process)
+    fed(16 * 10 + 4, 16 * 60 + 4)
+    lines(process, b"step 60  held-out")
+    assert resident(process) - before < 2**22
+    # nothing more comes: it waits
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and out == b"" and b"Traceback" not in said
+    assert b"stopped after step 60;" in said and f"--resume --run {tmp_path / 'run'}".encode() in said
+    assert (tmp_path / "run/checkpoints/step-000000060").is_dir()
+    process = start("train", "--resume", "--run", tmp_path / "run", "--json")
+    out, said = process.communicate(rows(16 * 60 + 4, 16 * 65 + 4), timeout=120)
+    assert process.returncode == 0, said
+    assert json.loads(out)["steps"] == 65
+
+
+def test_one_sentence_for_what_is_wrong(tmp_path):
+    process = start("train", "-", *SMALL, "--run", tmp_path / "run")
+    out, said = process.communicate(b"ds,sine\n1,2\n2,\n", timeout=60)
+    assert process.returncode == 2 and out == b"" and not (tmp_path / "run").exists()
+    assert said == b"recurra: the pipe has no value in column sine, row 2: fill it or leave the row out\n"
+    help_ = call("train", "--help").stdout
+    assert "--endless" in help_ and "recurra train -" in " ".join(help_.split())
