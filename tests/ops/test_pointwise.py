@@ -92,6 +92,18 @@ def test_parts_of_a_projection_are_read_where_they_lie():
         assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
+def test_what_several_heads_share_is_read_where_it_lies():
+    turn = Map("turned", lambda real, imaginary, size: (real * size, imaginary - size), complex=True)
+    _, (x, y, *_) = _tensors("gated", torch.float64)
+    found = []
+    for run in (native.run, loop.run):
+        pairs = torch.complex(x, y)[:, :, :1].expand_as(x)
+        result = run(turn, (pairs, y[:, :, :1].expand_as(x)))
+        found.append([result, *torch.autograd.grad(torch.view_as_real(result).square().sum(), (x, y))])
+    for one, other in zip(*found, strict=True):
+        assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
 def test_nan_passes_and_exponentials_reach_the_ends():
     way = Map("ends", lambda x: (x.exp(), torch.minimum(x, x * 0 + 1)), 2)
     x = torch.tensor([torch.nan, torch.inf, -torch.inf, 88.5, -87.0, -103.0, 0.0, -0.3]).expand(1, 4, 8).contiguous()

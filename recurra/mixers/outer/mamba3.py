@@ -11,12 +11,35 @@ from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Outer, Scan
+from recurra.ops.pointwise import Map, pointwise
 from recurra.ops.steps import blank, finer, restart
+from recurra.parts.gates import scaled
 from recurra.parts.heads import divide
 from recurra.parts.init import step_bias_
 from recurra.parts.norms import RMSNorm
-from recurra.parts.rotary import rotate
 from recurra.shapes import Float, Tensor
+
+
+def _turn(
+    key: Tensor, key_side: Tensor, query: Tensor, query_side: Tensor, cosine: Tensor, sine: Tensor, *bias: Tensor
+) -> tuple:
+    """Keys and queries, in pairs, each with a head's own bias, turned alike."""
+    found = []
+    for real, imaginary in ((key + bias[0], key_side + bias[1]), (query + bias[2], query_side + bias[3])):
+        found += real * cosine - imaginary * sine, imaginary * cosine + real * sine
+    return tuple(found)
+
+
+def _answer(read: Tensor, gate: Tensor, decay: Tensor, *own: Tensor) -> Tensor:
+    """What was read, as much as is left of it, with a share of each of the step's own values, gated."""
+    ranks = len(own) // 2
+    read = decay * read
+    for share, value in zip(own[:ranks], own[ranks:], strict=True):
+        read = read + share * value
+    return read * F.silu(gate)
+
+
+TURN, ANSWER = Map("mamba3_turn", _turn, 2, complex=True), Map("mamba3_answer", _answer)
 
 Mamba3State = tuple[
     Float[Tensor, "B H N P"],
@@ -134,39 +157,45 @@ class Mamba3(Mixer):
         # in float64 and within one turn: in float32 a long sum of angles is no angle
         phases, phase = self.phase(Diag(torch.ones_like(phase[0]), turn.double()), phase, clock)
         angle, phase = (part.remainder(2 * math.pi) for part in (phases, phase))
-        angle = angle.to(memory.dtype)[:, :, None]
-        turns = angle.cos(), angle.sin()
+        # what does not turn, turns by nothing
+        angle = F.pad(angle.to(memory.dtype), (0, self.state_size // 2 - self.angles))
         key, query = (
             norm(part.unflatten(-1, (self.rank, self.groups, self.state_size))).to(memory.dtype)
             for norm, part in ((self.key_norm, key), (self.query_norm, query))
         )
-        key_bias, query_bias = (
-            bias.to(memory.dtype).unflatten(1, (self.groups, -1)) for bias in (self.key_bias, self.query_bias)
-        )
-        score = _scores(query, query_bias, key, key_bias)
-        key, query = self._turned(key, key_bias, *turns), self._turned(query, query_bias, *turns)
+        key_bias, query_bias = (bias.to(memory.dtype) for bias in (self.key_bias, self.query_bias))
+        score = _scores(query, key, *(bias.unflatten(1, (self.groups, -1)) for bias in (query_bias, key_bias)))
+        key, query = self._turned(key, query, key_bias, query_bias, angle)
         now, later = step * blend.sigmoid(), step * blend.neg().sigmoid()
         memory = _written(memory, last, later[:, 0], clock)
-        read, memory = self._remember(query, key, value, score, log_decay, now, later, memory, clock)
+        read, decay, own, memory = self._remember(query, key, value, score, log_decay, now, later, memory, clock)
         last_key, last_value, last_now = (
             _last(new, old, clock) for new, old in zip((key, value, now), last, strict=True)
         )
-        read = read * F.silu(gate)
+        values = (one.expand_as(read) for one in value.split(1, 2))
+        read = pointwise(ANSWER, read, gate, decay[..., None], *own[..., None].unbind(3), *values)
         read = (read * self.mix_out).sum(2) if self.rank > 1 else read[:, :, 0]
         return self.out(read.flatten(-2).to(x.dtype)), (memory, phase, last_key, last_value, last_now)
 
     def _turned(
         self,
-        shared: Float[Tensor, "B T R G N"],
-        bias: Float[Tensor, "R G M N"],
-        cosine: Float[Tensor, "B T 1 H A"],
-        sine: Float[Tensor, "B T 1 H A"],
-    ) -> Float[Tensor, "B T R H N"]:
-        """What the heads of a group share, with each head's own bias: the first of the state's pairs turned."""
-        sizes = [2 * self.angles, self.state_size - 2 * self.angles]
-        parts = zip(shared.unsqueeze(-2).split(sizes, -1), bias.split(sizes, -1), strict=True)
-        turned, still = ((part + more).flatten(3, 4) for part, more in parts)
-        return torch.cat([rotate(turned, cosine, sine), still], -1)
+        key: Float[Tensor, "B T R G N"],
+        query: Float[Tensor, "B T R G N"],
+        key_bias: Float[Tensor, "R H N"],
+        query_bias: Float[Tensor, "R H N"],
+        angle: Float[Tensor, "B T H A"],
+    ) -> tuple[Float[Tensor, "B T R H N"], Float[Tensor, "B T R H N"]]:
+        """What the heads of a group share, with each head's own bias, in pairs that are turned."""
+        pairs = (
+            torch.view_as_complex(part.unflatten(-1, (-1, 2)))[:, :, :, :, None]
+            .expand(-1, -1, -1, -1, self.sharing, -1)
+            .flatten(3, 4)
+            for part in (key, query)
+        )
+        biases = (side for bias in (key_bias, query_bias) for side in bias.unflatten(-1, (-1, 2)).unbind(-1))
+        turns = (part[:, :, None].expand(-1, -1, self.rank, -1, -1) for part in (angle.cos(), angle.sin()))
+        key, query = (torch.view_as_real(part).flatten(-2) for part in pointwise(TURN, *pairs, *turns, *biases))
+        return key, query
 
     def _remember(
         self,
@@ -179,31 +208,31 @@ class Mamba3(Mixer):
         later: Float[Tensor, "B T H"],
         memory: Float[Tensor, "B H N P"],
         clock: Clock | None,
-    ) -> tuple[Float[Tensor, "B T R H P"], Float[Tensor, "B H N P"]]:
-        """The `Outer` of R keys and queries a step, R ticks a step, and what a step's own keys add to its reads."""
+    ) -> tuple[
+        Float[Tensor, "B T R H P"], Float[Tensor, "B T R H"], Float[Tensor, "B T R R H"], Float[Tensor, "B H N P"]
+    ]:
+        """The `Outer` of R keys and queries a step, R ticks a step: what is read, what is left of it, and how much a
+        step's own keys add."""
         write = now[:, :-1] + later[:, 1:]
         if clock is not None and clock.valid is not None:
             write = blank(clock.valid[:, 1:], write)
         # the last step's keys wait for the step after it
         write = F.pad(write, (0, 0, 0, 1))[:, :, None]
         decay = F.pad(log_decay[:, :, None], (0, 0, 0, self.rank - 1))
-        parts = (query, key, write[..., None] * value, decay)
+        parts = (query, key, scaled(value, write[..., None]), decay)
         record = Outer(*(part.flatten(1, 2) for part in parts), before=True)
         read, memory = self.scan(record, memory, finer(clock, self.rank))
-        read = decay.exp()[..., None] * read.unflatten(1, (-1, self.rank))
         # own keys count by `now`: what later ticks have read of the writes of earlier ones is taken away
         ticks = torch.arange(self.rank, device=read.device)[:, None]
         earlier, same = ticks[:, None] > ticks, ticks[:, None] == ticks
         own = score * (now[:, :, None, None] - write[:, :, None] * earlier) + self.skip * same
-        for share, one in zip(own.unbind(3), value.split(1, 2), strict=True):
-            read = torch.addcmul(read, share[..., None], one)
-        return read, memory
+        return read.unflatten(1, (-1, self.rank)), decay.exp(), own, memory
 
 
 def _scores(
     query: Float[Tensor, "B T R G N"],
-    query_bias: Float[Tensor, "R G M N"],
     key: Float[Tensor, "B T R G N"],
+    query_bias: Float[Tensor, "R G M N"],
     key_bias: Float[Tensor, "R G M N"],
 ) -> Float[Tensor, "B T R R H"]:
     """Products of every query of a step with every key of the same step, which are turned alike: as if neither were."""

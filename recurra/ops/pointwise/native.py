@@ -45,7 +45,7 @@ def declines(way: Any, tensors: tuple[Tensor, ...]) -> str | None:
     kinds = _kinds(*(x.shape for x in tensors))
     if kinds is None:
         return f"shapes {[tuple(x.shape) for x in tensors]} are not one and its parts"
-    if _inner(first.shape, kinds, way.sums) < LEAST:
+    if _inner(tensors, kinds, way.sums) < LEAST:
         return f"torch maps vectors of fewer than {LEAST} numbers sooner"
     parts = _parts(tensors)
     if any(many == 2 and kind != FULL for many, kind in zip(parts, kinds, strict=True)):
@@ -78,9 +78,16 @@ def _kinds(*shapes: torch.Size) -> Kinds | None:
     return tuple(kinds) if len(whole) > 2 else None
 
 
-def _inner(shape: torch.Size, kinds: Kinds, sums: Any) -> int:
-    """Features that the kernel's innermost loop runs over: of a column, where one number is for all of them."""
-    return shape[-1] if sums or COLUMN in kinds else math.prod(shape[2:])
+def _inner(tensors: tuple[Tensor, ...], kinds: Kinds, sums: Any) -> int:
+    """Features that the kernel's innermost loop runs over: of a column, where one number is for all of them, or one
+    column is for several."""
+    shape = tensors[0].shape
+    return shape[-1] if sums or COLUMN in kinds or any(map(_repeats, tensors)) else math.prod(shape[2:])
+
+
+def _repeats(x: Tensor) -> bool:
+    """Whether columns of a tensor are the same numbers in memory."""
+    return any(many > 1 and not stride for many, stride in zip(x.shape[2:-1], x.stride()[2:-1], strict=True))
 
 
 def _parts(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
@@ -123,7 +130,7 @@ def _layout(kernel: Kernel, tensors: tuple[Tensor, ...]) -> tuple[list[Tensor | 
     """Each tensor's address and its ways to the next step and column; then steps, columns, and features of a column."""
     shape = tensors[0].shape
     steps, features = shape[0] * shape[1], math.prod(shape[2:])
-    inner = _inner(shape, kernel.kinds, kernel.sums)
+    inner = _inner(tensors, kernel.kinds, kernel.sums)
     fields: list[Tensor | int] = []
     for x, kind in zip(tensors, kernel.kinds, strict=True):
         if kind == PARAM:
