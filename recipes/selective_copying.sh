@@ -7,7 +7,3 @@ recurra compare selective_copying --task symbols=6 --task items=4 --mixers mingr
 recurra compare selective_copying --task symbols=6 --task items=4 --mixers mamba,mingru,s4d \
     --parameters 30k --depth 2 --batch 64 --length 32 --steps 800 --lr 6e-3 \
     --seeds 3 --workers 1 --run "${1:-runs/recipes}/selective_copying-longer"
-# and Mamba for longer, which waits on plateaus
-recurra compare selective_copying --task symbols=6 --task items=4 --mixers mamba \
-    --parameters 30k --depth 2 --batch 64 --length 32 --steps 2000 --lr 6e-3 \
-    --seeds 3 --workers 1 --run "${1:-runs/recipes}/selective_copying-longest"
