@@ -1,6 +1,5 @@
 """The recipes of continual learning are programs: here each trains for a step and prints its table."""
 
-import importlib.util
 import pathlib
 import sys
 
@@ -8,13 +7,6 @@ import pytest
 import torch
 
 RECIPES = pathlib.Path(__file__).parents[1] / "recipes"
-
-
-def recipe(name):
-    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def printed(module, monkeypatch, capsys, *words):
@@ -34,8 +26,8 @@ def printed(module, monkeypatch, capsys, *words):
         ),
     ],
 )
-def test_it_trains_and_its_page_has_a_row_for_each_arm(name, small, words, monkeypatch, capsys):
-    module, page = recipe(name), (RECIPES / f"{name}.md").read_text(encoding="utf-8")
+def test_it_trains_and_its_page_has_a_row_for_each_arm(name, small, words, program, monkeypatch, capsys):
+    module, page = program(name), (RECIPES / f"{name}.md").read_text(encoding="utf-8")
     for key, value in small.items():
         monkeypatch.setattr(module, key, value)
     lines = printed(module, monkeypatch, capsys, *words)
@@ -47,8 +39,8 @@ def test_it_trains_and_its_page_has_a_row_for_each_arm(name, small, words, monke
         assert line.split(" | ")[0] + " | " in page
 
 
-def test_what_is_forgotten_is_what_was_lost_from_the_best():
-    module = recipe("few_shot_continual")
+def test_what_is_forgotten_is_what_was_lost_from_the_best(program):
+    module = program("few_shot_continual")
 
     table = [[0.9], [0.95, 0.8], [0.5, 0.7, 1.0], [0, 0, 0, 0.6]]
 
@@ -70,8 +62,8 @@ def test_what_is_forgotten_is_what_was_lost_from_the_best():
     assert found == pytest.approx([0.9, 2.2 / 3, (0.45 + 0.1) / 2, 0.6], abs=1e-6)
 
 
-def test_paths_are_those_of_their_systems_and_pieces_are_the_whole():
-    module = recipe("families_of_systems")
+def test_paths_are_those_of_their_systems_and_pieces_are_the_whole(program):
+    module = program("families_of_systems")
     x, wanted = module.rows([0, 4, 8], 2, torch.Generator().manual_seed(0))
     assert torch.equal(x[:, 1:, 2:], wanted[:, :-1]) and (x[..., 1] == 1).all()
     for kind, (field, row) in enumerate(zip(module.KINDS, (0, 2, 4), strict=True)):
