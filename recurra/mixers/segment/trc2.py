@@ -14,11 +14,39 @@ from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Scan, ShortConv
+from recurra.ops.pointwise import Map, pointwise
 from recurra.ops.shift import shift
 from recurra.parts.conv import ShortConvolution
 from recurra.parts.norms import RMSNorm, unit
 from recurra.parts.slots import SlotState, attend_slots
 from recurra.shapes import Float, State, Tensor
+
+
+def _move(step: Tensor, write: Tensor, moved: Tensor, retention: Tensor) -> tuple[Tensor, Tensor]:
+    """What columns keep and take in, where they are moved."""
+    kept = torch.sigmoid(step) * torch.sigmoid(retention)
+    return torch.where(moved > 0, kept, 1.0), torch.where(moved > 0, (1 - kept) * write, 0.0)
+
+
+def _square(content: Tensor, top_down: Tensor, share: Tensor, weight: Tensor) -> tuple[Tensor]:
+    return ((content * (1 + torch.sigmoid(top_down))).square(),)
+
+
+def _answer(
+    content: Tensor,
+    top_down: Tensor,
+    share: Tensor,
+    weight: Tensor,
+    squares: Tensor,
+    count: Tensor | int,
+    epsilon: float,
+) -> Tensor:
+    """What a column holds, in the light of the context, normalised, as much as the router sends to it."""
+    scale = share * (squares / count + epsilon).rsqrt()
+    return content * (1 + torch.sigmoid(top_down)) * weight * scale
+
+
+MOVE = Map("trc2_move", _move, 2)
 
 
 class TRC2(Mixer):
@@ -202,14 +230,15 @@ class TRC2(Mixer):
         """Move the chosen columns, and read them."""
         chosen, weight = self._choose(u)
         step, write, query = self.project(u).to(columns.dtype).unflatten(-1, (3, *columns.shape[1:])).unbind(2)
-        decay = F.sigmoid(step) * F.sigmoid(self.retention)
-        held = torch.ones_like(decay[..., 0], dtype=torch.bool).scatter(-1, chosen, False)[..., None]
-        record = Diag(decay.masked_fill(held, 1), ((1 - decay) * write).masked_fill(held, 0))
+        moved = torch.zeros_like(step[..., 0]).scatter(-1, chosen, 1.0)[..., None]
+        record = Diag(*pointwise(MOVE, step, write, moved, self.retention.to(columns.dtype)))
         h, columns = self.scan(record, columns, clock)
         read = (query * h).gather(2, chosen[..., None].expand(-1, -1, -1, h.shape[-1])).to(u.dtype)
-        top_down = 1 + F.sigmoid(self.top_down(F.silu(self.descend(context))))
-        z = self.norm(self.readout(read) * top_down[:, :, None])
-        return (weight[..., None] * z).sum(2) + context, columns
+        content, top_down = self.readout(read), self.top_down(F.silu(self.descend(context)))[:, :, None]
+        parts = content, top_down.expand_as(content), weight[..., None], self.norm.weight
+        answer = Map("trc2_answer", _answer, 1, _square, constants=(self.norm.epsilon,))
+        z = pointwise(answer, *(part.to(columns.dtype) for part in parts))
+        return z.sum(2).to(u.dtype) + context, columns
 
 
 def layout(columns: int) -> Float[Tensor, "M 2"]:
