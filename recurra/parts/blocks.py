@@ -5,9 +5,8 @@ import math
 import torch
 from torch import nn
 
+from recurra.ops.grouped import grouped
 from recurra.shapes import Float, Tensor
-
-JOINED = 16  # features of blocks that are multiplied as one
 
 
 class BlockLinear(nn.Module):
@@ -29,16 +28,5 @@ class BlockLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        weight = self._joined() if torch.is_grad_enabled() else self.weight
-        y = torch.einsum("hij,...hj->...hi", weight, x.unflatten(-1, (len(weight), -1))).flatten(-2)
+        y = grouped(x, self.weight)
         return y if self.bias is None else y + self.bias
-
-    def _joined(self) -> Float[Tensor, "H I I"]:
-        """Small blocks and zeros as larger ones: many products of a few numbers each cost more than zeros do."""
-        blocks, size, _ = self.weight.shape
-        together = math.gcd(blocks, max(JOINED // size, 1))
-        if together == 1:
-            return self.weight
-        apart = self.weight.unflatten(0, (-1, together))[:, :, :, None]
-        places = torch.eye(together, dtype=apart.dtype, device=apart.device)[:, None, :, None]
-        return (apart * places).flatten(3).flatten(1, 2)

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
+from recurra.ops.pointwise import Map, pointwise
 from recurra.parts import gates
 from recurra.parts.blocks import BlockLinear
 from recurra.parts.conv import ShortConvolution
@@ -15,6 +16,35 @@ from recurra.parts.heads import divide
 from recurra.parts.init import shallow_, small_
 from recurra.parts.norms import HeadNorm
 from recurra.shapes import Float, State, Tensor
+
+FEW = 64  # steps of which q, k and v are brought together sooner than weights are multiplied
+
+
+def _moments(
+    read: Tensor, seen: Tensor, gate: Tensor, first: Tensor, share: Tensor, weight: Tensor, skip: Tensor
+) -> tuple[Tensor, Tensor]:
+    x = share * (read - first)
+    return x, x * x
+
+
+def _read(
+    read: Tensor,
+    seen: Tensor,
+    gate: Tensor,
+    first: Tensor,
+    share: Tensor,
+    weight: Tensor,
+    skip: Tensor,
+    total: Tensor,
+    squares: Tensor,
+    count: Tensor | int,
+    epsilon: float,
+) -> Tensor:
+    """(norm(h) + d c) silu(z), with h as it is from its first feature: no mean is far from there, so that the variance,
+    a difference, keeps its digits."""
+    mean = total / count
+    normal = (share * (read - first) - mean) * (squares / count - mean * mean + epsilon).rsqrt()
+    return (normal * weight + skip * seen) * F.silu(gate)
 
 
 class MLSTM(Mixer):
@@ -79,16 +109,30 @@ class MLSTM(Mixer):
 
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
         past, peak, memory = state
-        inner, gate = self.inputs(x).chunk(2, -1)
+        real = memory.dtype
+        # two products where one would do: going back the gradients of their halves need not be copied together
+        inner, gate = (F.linear(x, half) for half in self.inputs.weight.chunk(2))
         convolved, past = self.conv(inner, past, clock)
         query, key, value = self.query(convolved), self.key(convolved), self.value(inner)
-        write, forget = self.gates(torch.cat([query, key, value], -1)).to(memory.dtype).chunk(2, -1)
+        write, forget = self._gates(convolved, inner, (query, key, value)).to(real).chunk(2, -1)
         scaled, peak = self.stabiliser(write, F.logsigmoid(forget), peak, clock)
-        query, key, value = (part.unflatten(-1, (self.heads, -1)).to(memory.dtype) for part in (query, key, value))
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).to(real) for part in (query, key, value))
         key = gates.scaled(key, scaled.weight[..., None] * key.shape[-1] ** -0.5)
         record = Outer(query, key, F.pad(value, (0, 1), value=1.0), scaled.log_decay)
         read, memory = self.scan(record, memory, clock)
         read, size = read.split([self.size, 1], -1)
         size = torch.maximum(size.abs(), (-scaled.peak[..., None]).exp()) + self.epsilon
-        h = self.norm(gates.scaled(read, size.reciprocal()).flatten(-2)).to(x.dtype)
-        return self.out(gates.skipping(h, convolved, gate, self.skip)), (past, peak, memory)
+        seen, gate = (part.unflatten(-1, (self.heads, -1)).to(real) for part in (convolved, gate))
+        weight, skip = (part.unflatten(-1, (self.heads, -1)) for part in (self.norm.weight, self.skip))
+        way = Map("mlstm", _read, 1, _moments, constants=(self.norm.epsilon,))
+        y = pointwise(way, read, seen, gate, read.detach()[..., :1], size.reciprocal(), weight, skip)
+        return self.out(y.flatten(-2).to(x.dtype)), (past, peak, memory)
+
+    def _gates(self, convolved: Tensor, inner: Tensor, mixed: tuple[Tensor, Tensor, Tensor]) -> Float[Tensor, "B T G"]:
+        """Linear in q, k and v, which are linear in two arrays: so are the gates, and q, k and v need not meet."""
+        if inner[..., 0].numel() < FEW:
+            return self.gates(torch.cat(mixed, -1))
+        maps = torch.stack([project.weight for project in (self.query, self.key, self.value)])
+        weight = self.gates.weight.unflatten(-1, maps.shape[:3])
+        query, key, value = torch.einsum("gabi,abij->agbj", weight, maps).flatten(2)
+        return F.linear(convolved, query + key, self.gates.bias) + F.linear(inner, value)

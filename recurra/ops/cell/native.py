@@ -25,6 +25,7 @@ from recurra.shapes import Float, Tensor
 
 PIECE = 1024  # rows of W x that are made at once
 FIRST = len(Given._fields)  # where the state begins among a kernel's inputs
+GROUP = 64  # units of a head up to which the gradient of R is not left to torch
 CROWD = 48  # rows with which torch's products come to be worth what they cost to begin
 
 # Where torch's fused functions measured faster, on one thread: sequences of this many steps or fewer, in training, and
@@ -344,7 +345,13 @@ def _outer(weight: Float[Tensor, "G H d d"], rows: Tensor, hidden: Tensor) -> No
     if heads == 1:
         weight.view(gates * d, d).addmm_(rows.T, hidden)
     else:
-        read = hidden.unflatten(-1, (heads, d)).transpose(0, 1)
+        small = d <= GROUP and native.declines("grouped", hidden) is None
         # a gate by itself, so that nothing need be copied to lie together
-        for of_gate, grad in zip(weight, rows.unflatten(-1, (gates, heads, d)).unbind(1), strict=True):
-            of_gate.baddbmm_(grad.permute(1, 2, 0), read)
+        for of_gate, grad in zip(weight, rows.chunk(gates, 1), strict=True):
+            if small:
+                x, grad, threads = native.lines(hidden), native.lines(grad), torch.get_num_threads()
+                fields = x, x.stride(0), None, grad, grad.stride(0), None, of_gate, len(x), heads, d, threads
+                native.call("grouped", "backward", *fields)
+            else:
+                grad, read = (part.unflatten(-1, (heads, d)).transpose(0, 1) for part in (grad, hidden))
+                of_gate.baddbmm_(grad.mT, read)

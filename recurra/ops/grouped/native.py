@@ -1,0 +1,49 @@
+"""Groups in C, from where they lie to where they belong. Costs reading x and writing y once, and both twice back."""
+
+from collections.abc import Sequence
+
+import torch
+
+from recurra.ops import native
+from recurra.ops.native.operators import Given, Kernel, run as run_kernel
+from recurra.shapes import Float, Tensor
+
+FEW = 1 << 14  # numbers that torch multiplies sooner than a kernel is called
+LARGE = 64  # features of a group, from which torch's products are worth their copies
+
+
+def declines(x: Tensor, weight: Tensor) -> str | None:
+    """Few numbers, large groups, or what no kernel takes."""
+    if x.numel() < FEW:
+        return f"torch multiplies fewer than {FEW} numbers sooner"
+    if weight.shape[-1] > LARGE:
+        return f"torch multiplies groups of more than {LARGE} features sooner"
+    return native.declines("grouped", x, weight)
+
+
+def run(x: Float[Tensor, "*B HK"], weight: Float[Tensor, "H K K"]) -> Float[Tensor, "*B HK"]:
+    (y,) = run_kernel("grouped", 0, x.reshape(-1, x.shape[-1]), weight)
+    return y.view(x.shape)
+
+
+def _fresh(keep: bool, kind: int, inputs: Given) -> tuple[Tensor, ...]:
+    return (native.fresh(inputs[0]),)
+
+
+def _sizes(x: Tensor, weight: Tensor) -> tuple[int, ...]:
+    return len(x), *weight.shape[:2], torch.get_num_threads()
+
+
+def _forward(kind: int, inputs: Given, outputs: Sequence[Tensor]) -> None:
+    x, weight = native.lines(inputs[0]), native.dense(inputs[1])
+    native.call("grouped", "forward", x, x.stride(0), weight, *outputs, *_sizes(x, weight))
+
+
+def _backward(kind: int, wanted: Sequence[bool], saved: Given, grads: Given) -> Given:
+    x, weight, grad = native.lines(saved[0]), native.dense(saved[1]), native.lines(grads[0])
+    found = native.fresh(x), native.fresh(weight)
+    native.call("grouped", "backward", x, x.stride(0), weight, grad, grad.stride(0), *found, *_sizes(x, weight))
+    return found
+
+
+native.KERNELS["grouped"] = Kernel(_fresh, _forward, _backward, results=1)
