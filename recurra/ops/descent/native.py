@@ -100,8 +100,10 @@ class _Descent(Function):
         steps, (scale, *state, initial, norm) = inputs[5:12], inputs[12:]
         value = steps[2]
         B, H = value.shape[0], value.shape[2]
-        like = state[0], state[0], *state[2:]
-        state_grads = [None if x is None else native.owned(grad, x) for grad, x in zip(last, like, strict=True)]
+        given = [None if grad is None else native.dense(grad) for grad in last]
+        state_grads = [None if x is None else native.fresh(x) for x in state]
+        if not ctx.needs_input_grad[14]:
+            state_grads[1] = None
         # zero where a step did not happen
         step_grads = [None if x is None else torch.zeros(x.shape, dtype=x.dtype) for x in steps]
         # of every row, to be summed
@@ -109,8 +111,8 @@ class _Descent(Function):
         initial_grad = None if inputs[3] is None else initial.new_zeros((B, *initial.shape))
         norm_grad = None if norm is None else norm.new_empty((B, *norm.shape))
         native.call(
-            "descent", "backward", *_fields(*inputs), marks, native.given(read, value), *state_grads, *step_grads,
-            scale_grad, initial_grad, norm_grad, int(ctx.needs_input_grad[14]), torch.get_num_threads(),
+            "descent", "backward", *_fields(*inputs), marks, native.given(read, value), *given, *state_grads,
+            *step_grads, scale_grad, initial_grad, norm_grad, torch.get_num_threads(),
         )  # fmt: skip
         scale_grad = None if scale_grad is None else scale_grad.sum((0, 1))
         sums = (None if x is None else x.sum(0) for x in (initial_grad, norm_grad))

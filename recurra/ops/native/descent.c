@@ -10,14 +10,15 @@
 
 typedef struct { REAL *A, *X, *c, *S; } Own;
 typedef struct { Record z; Own last; REAL *read, *marks; I threads; } Forward;
-/* state: gradients of the last state in, of the first out; initial (B, H, P), scale (B, H, C) and norm (B, 2, H, V) are
- * to be summed */
+/* last: gradients of the last state, NULL where there are none; state: of the first, X's NULL where it is not wanted;
+ * initial (B, H, P), scale (B, H, C) and norm (B, 2, H, V) are to be summed */
 typedef struct {
     Record z;
     const REAL *marks, *read;
+    State last;
     Own state;
     REAL *q, *k, *v, *limit, *rate, *decay, *turn, *scale, *initial, *norm;
-    I moved, threads;                                                          /* moved: whether X's gradient is wanted */
+    I threads;
 } Backward;
 
 /* what forward keeps at a window's start: weights, and momentum */
@@ -260,10 +261,8 @@ static void back_share(Work *w, const Backward *f) {
     }
 }
 static void add_dense(const Work *w, REAL *y, const REAL *M) {
-    EACH(i, w->L) {
-        const Layer *l = &w->l[i];
+    for (const Layer *l = w->l; l <= LAST; l++)
         EACH(r, l->rows) EACH(c, l->out) y[l->flat + r * l->out + c] += M[l->at + r * l->lo + c];
-    }
 }
 /* to where what is kept of a chunk of the window lies */
 static void turn_to(Work *w, I slot) {
@@ -280,12 +279,15 @@ INLINE void at_start(Work *w, I from) {
     lay(w, w->fresh), w->S = S, w->c = 1, w->held = 0;
     if (S) memset(S, 0, w->P * sizeof(REAL));
 }
+INLINE const REAL *of(const Work *w, const REAL *x, I task) { return x ? x + task * w->Q : 0; }
 static void backwards(const Backward *f, Work *w, I task) {
     const Record *z = w->z;
-    lay(w, w->window), enter(w, task);
+    lay(w, w->window), come_to(w, task);
     const I chunks = chunks_of(w), mirrored = z->net[2] != PLAIN;
-    pad(w, w->dA, f->state.A + task * w->Q), pad(w, w->dX, f->state.X + task * w->Q), w->dc = f->state.c[task];
-    if (w->S) pad(w, w->dS, f->state.S + task * w->Q);
+    I held = 0;
+    if (!chunks) enter(w, task);
+    pad(w, w->dA, of(w, f->last.A, task)), pad(w, w->dX, of(w, f->last.X, task)), w->dc = f->last.c ? f->last.c[task] : 0;
+    if (w->S) pad(w, w->dS, of(w, f->last.S, task));
     memset(w->dgain, 0, 2 * LAST->lo * sizeof(REAL)), memset(w->dscale, 0, w->C * sizeof(REAL));
     if (mirrored) memset(w->dM, 0, w->P * sizeof(REAL));
     if (z->begins) lay(w, w->fresh), pad(w, w->A, z->initial + w->h * w->Q), reflect(w);
@@ -296,7 +298,7 @@ static void backwards(const Backward *f, Work *w, I task) {
             w->n = from, w->c = 1, w->held = 0;
             pad(w, w->A, f->marks + mark_of(w, task)), reflect(w);
             if (w->S) pad(w, w->S, f->marks + mark_of(w, task) + w->Q);
-        } else enter(w, task);
+        } else enter(w, task), held = w->held;
         for (w->n = from; w->n < till; w->n++) {
             at_start(w, from), turn_to(w, w->n - from), teach(w);
             /* after a chunk that is not whole a sequence begins, or nothing comes */
@@ -307,7 +309,8 @@ static void backwards(const Backward *f, Work *w, I task) {
         for (w->n = till - 1; w->n >= from; w->n--) {
             if (after(w)) lay(w, w->window + (w->n + 1 - from) * w->each), back_after(w, f), undo_reflect(w), settle(w, w->dA);
             w->c = 1, w->held = 0;
-            if (!w->n) w->c = z->state.c[task], pad_X(w, task), w->held |= f->moved;
+            if (!w->n && held) pad_X(w, task);                                 /* advance used it up */
+            if (!w->n) w->c = z->state.c[task], w->held = held || f->state.X;
             at_start(w, from), turn_to(w, w->n - from);
             EACH(i, (I)(sizeof(Shares) / sizeof(REAL *))) memset(((REAL **)&w->d)[i], 0, (w->Cp + W) * sizeof(REAL));
             back_advance(w), ask(w, 0), back_ask(w, f), back_teach(w, f), back_share(w, f);
@@ -319,13 +322,12 @@ static void backwards(const Backward *f, Work *w, I task) {
             }
             if (!w->n && !begins(w)) continue;
             /* only the last chunk hands X on */
-            if (w->n + 1 == chunks) memset(w->dX, 0, w->P * sizeof(REAL));
-            w->dc = 0;
+            if (w->dc = 0, w->n + 1 == chunks) memset(w->dX, 0, w->P * sizeof(REAL));
         }
     }
-    lay(w, w->window), w->n = 0;
-    if (!begins(w)) undo_reflect(w);
-    strip(w, f->state.A + task * w->Q, w->dA), strip(w, f->state.X + task * w->Q, w->dX), f->state.c[task] = w->dc;
+    if (lay(w, w->window), w->n = 0, !begins(w)) undo_reflect(w);
+    strip(w, f->state.A + task * w->Q, w->dA), f->state.c[task] = w->dc;
+    if (f->state.X) strip(w, f->state.X + task * w->Q, w->dX);
     if (w->S) strip(w, f->state.S + task * w->Q, w->dS);
     if (f->scale) memcpy(f->scale + task * w->C, w->dscale, w->C * sizeof(REAL));
     EACH(i, 2 * (z->norm != 0)) memcpy(f->norm + ((w->b * 2 + i) * z->H + w->h) * LAST->out, w->dgain + i * LAST->lo, LAST->out * sizeof(REAL));
@@ -346,8 +348,7 @@ static void prepare(Work *w, const Record *z, Arena *a, int back) {
     #define TAKE(of, n) l->of = take(a, R * (n));
     #define TAKE_SHARES(s) EACH(i, (I)(sizeof(Shares) / sizeof(REAL *))) ((REAL **)&w->s)[i] = take(a, R * (R + 1));
     w->slot = 0, w->stride = a->used;
-    EACH(i, w->L) {
-        Layer *l = &w->l[i];
+    for (Layer *l = w->l; l <= LAST; l++) {
         TAKE(x, l->li) TAKE(xt, l->li) TAKE(back, l->lo) TAKE(bt, l->lo) TAKE(y, l->li) TAKE(first, l->lo)
         l->second = back ? take(a, R * l->lo) : 0;
     }
@@ -355,8 +356,7 @@ static void prepare(Work *w, const Record *z, Arena *a, int back) {
     w->error = take(a, R * LAST->lo), w->normal = take(a, R * LAST->lo), w->inverse = take(a, 4 * R);
     w->stride = a->used - w->stride;
     if (back) take(a, (z->hold - 1) * w->stride);
-    EACH(i, w->L) {
-        Layer *l = &w->l[i];
+    for (Layer *l = w->l; l <= LAST; l++) {
         TAKE(asks, l->li) TAKE(z, l->lo) TAKE(slope, l->lo) TAKE(seen, R) TAKE(minus, R) TAKE(after, l->li) TAKE(tilt, l->lo)
         TAKE(of_M, l->li) TAKE(of_X, l->li) TAKE(of_S, l->li)
         if (back) { TAKE(dx, l->li) TAKE(db, l->lo) TAKE(dy, l->li) TAKE(dz, l->lo) TAKE(dasked, l->lo) }

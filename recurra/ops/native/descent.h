@@ -163,18 +163,15 @@ static void scatter(const Work *w, REAL *x, const REAL *y, I ly, I width) {
         if (there(w, step)) memcpy(x + (step * w->z->H + w->h) * width, y + s * ly, width * sizeof(REAL));
     }
 }
-/* a head's weights, dense or padded */
+/* a head's weights, dense or padded; NULL: none, which is zeros */
 ONCE void pad(const Work *w, REAL *M, const REAL *x) {
-    EACH(i, w->L) {
-        const Layer *l = &w->l[i];
+    if (!x) memset(M, 0, w->P * sizeof(REAL));
+    for (const Layer *l = w->l; l <= LAST && x; l++)
         pack(M + l->at, l->lo, plain(x + l->flat, l->out), l->rows, l->rows, l->out, 0);
-    }
 }
 ONCE void strip(const Work *w, REAL *x, const REAL *M) {
-    EACH(i, w->L) {
-        const Layer *l = &w->l[i];
+    for (const Layer *l = w->l; l <= LAST; l++)
         EACH(r, l->rows) memcpy(x + l->flat + r * l->out, M + l->at + r * l->lo, l->out * sizeof(REAL));
-    }
 }
 
 /* a row less its mean, over its deviation, which is returned as one over it; and from a gradient of that to one of z */
@@ -377,17 +374,21 @@ static void begin(Work *w) {
     if (w->S) memset(w->S, 0, w->P * sizeof(REAL));
     w->c = 1, w->held = 0;
 }
+/* X, which is mostly zero: whether it is, is told by one look at it */
 static void pad_X(Work *w, I task) {
     const REAL *X = w->z->state.X + task * w->Q;
-    w->held = 0;
-    for (I i = 0; i < w->Q && !w->held; i++) w->held = X[i] != 0;
-    pad(w, w->X, X);
+    vec found = {};
+    for (I i = 0; i < w->Q; i += W) found = SELECT(get_some(X + i, w->Q - i) == 0, found, all(1));
+    w->held = sum1(found) != 0;
+    pad(w, w->X, w->held ? X : 0);
+}
+static void come_to(Work *w, I task) {
+    w->b = task / w->z->H, w->h = task % w->z->H, w->n = 0;
+    EACH(i, 2 * (w->z->norm != 0)) pack(w->gain + i * LAST->lo, LAST->lo, plain(w->z->norm + (i * w->z->H + w->h) * LAST->out, 0), 1, 1, LAST->out, 0);
 }
 static void enter(Work *w, I task) {
     const State *s = &w->z->state;
-    w->b = task / w->z->H, w->h = task % w->z->H, w->n = 0;
-    pad(w, w->A, s->A + task * w->Q), pad_X(w, task), reflect(w);
+    come_to(w, task), pad(w, w->A, s->A + task * w->Q), pad_X(w, task), reflect(w);
     if (w->S) pad(w, w->S, s->S + task * w->Q);
     w->c = s->c[task];
-    EACH(i, 2 * (w->z->norm != 0)) pack(w->gain + i * LAST->lo, LAST->lo, plain(w->z->norm + (i * w->z->H + w->h) * LAST->out, 0), 1, 1, LAST->out, 0);
 }
