@@ -1,23 +1,28 @@
 """One step of a model as one compiled function: the same numbers, with nothing between the kernels.
 
 A step of one row is a handful of matrix-vector products, and the Python between them costs more than they do. So the
-step is traced once (torch.export: engines in C step aside for their loops, which a compiler can fuse), compiled ahead
-of time, and called as one function. Weights are its arguments and not its constants: a change in place is seen, and
-none is written into the code, as the compiler would do with short vectors.
+step is traced once (torch.export: engines in C step aside for their loops, whose passes can then be put together) and
+written down as one function of C. What has no words there (complex numbers, solvers, narrow types) is compiled ahead of
+time by torch, which takes longer and is slower. Weights are arguments and not constants: a change in place is seen, and
+none is written into the code, as torch's compiler would do with short vectors.
 """
 
+import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from recurra.ops import native
+from recurra.ops.program import Declined, compiled
 from recurra.shapes import State, Tensor
 from recurra.state import each, leaves
+
+log = logging.getLogger("recurra")
 
 SETTINGS = {
     "cpp.dynamic_threads": True,  # as many as torch.set_num_threads says at the call
@@ -37,7 +42,7 @@ class CompiledStep:
 
     Raises:
         ValueError: the model is training, its state grows, or what it computes depends on the numbers it meets.
-        RuntimeError: it cannot be compiled here (no C++ compiler).
+        RuntimeError: it cannot be compiled here (no compiler).
     """
 
     def __init__(self, model: Any, x: Tensor) -> None:
@@ -48,6 +53,7 @@ class CompiledStep:
             raise ValueError(f"the state of this {kind} grows with the sequence: a compiled step needs one size")
         # copies: of one tensor that is in two places the tracer would make one input
         self.start: State = each(lambda t: native.dense(t).clone(), model.initial_state(len(x)))
+        self._shape = _numbered(self.start, iter(range(len(list(leaves(self.start))))))
         names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
         self._slots = [_slot(model, name) for name in names]
         weights, states = self._weights(), list(leaves(self.start))
@@ -73,8 +79,7 @@ class CompiledStep:
                 raise RuntimeError("the model's weights are no longer what was compiled for: compile_step() again")
             self._places = places
         y, *after = self._run([*map(native.dense, inputs), *weights])
-        new = iter(after)
-        return y, each(lambda _: next(new), self.start)
+        return y, _filled(self._shape, after)
 
     def _weights(self) -> list[Tensor]:
         """Parameters and buffers as they are now."""
@@ -114,10 +119,20 @@ def _trace(pure: _Pure, inputs: tuple[Tensor, list[Tensor], list[Tensor]]) -> to
 
 def _compile(program: torch.export.ExportedProgram) -> Callable[[list[Tensor]], list[Tensor]]:
     """The graph as machine code: a function of the list of its inputs."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with warnings.catch_warnings():
         # torch's compiler uses what torch deprecates
         for kind in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", kind)
+        try:
+            return compiled(program)
+        except Declined as reason:
+            log.info("a step is compiled by torch, not written in C: %s", reason)
+            return _compile_by_torch(program)
+
+
+def _compile_by_torch(program: torch.export.ExportedProgram) -> Callable[[list[Tensor]], list[Tensor]]:
+    """The same by torch's own compiler: slower both ways, but a graph may hold whatever torch has."""
+    with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "step.pt2")
         torch._inductor.aoti_compile_and_package(program, package_path=path, inductor_configs=SETTINGS)
         # what is loaded keeps its own copy; called without torch's search for tensors in nested inputs
@@ -135,8 +150,18 @@ def _kinds(*tensors: Tensor) -> list[tuple[torch.Size, torch.dtype, torch.device
     return [(t.shape, t.dtype, t.device) for t in tensors]
 
 
-def _places(tensors: list[Tensor]) -> list[tuple[int, torch.dtype]]:
-    return [(t.data_ptr(), t.dtype) for t in tensors]
+def _places(tensors: list[Tensor]) -> tuple[list[int], list[torch.dtype]]:
+    return [t.data_ptr() for t in tensors], [t.dtype for t in tensors]
+
+
+def _numbered(state: State, numbers: Iterator[int]) -> Any:
+    """The nested tuples of a state with numbers in place of tensors."""
+    return next(numbers) if isinstance(state, Tensor) else tuple([_numbered(part, numbers) for part in state])
+
+
+def _filled(shape: Any, tensors: list[Tensor]) -> State:
+    """Tensors in place of the numbers."""
+    return tensors[shape] if type(shape) is int else tuple([_filled(part, tensors) for part in shape])
 
 
 def _first(expected: list[Any], given: list[Any]) -> str:

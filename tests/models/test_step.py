@@ -1,7 +1,7 @@
 """A compiled step against the model it was compiled from: outputs, states, weights that change, and what is refused.
 
-Compiling takes seconds, so machine code is made for two models, one of which has the short vectors that a compiler
-would write into it; for the other architectures the traced graph is run as it is.
+Torch's compiler takes many seconds, so it compiles one small model; where another's step has no words in C, the traced
+graph is run as it is.
 """
 
 import pytest
@@ -116,8 +116,25 @@ def test_what_the_numbers_decide_is_refused():
 
 @pytest.fixture
 def traced(monkeypatch):
-    """Graphs are run as they are, without a compiler."""
-    monkeypatch.setattr("recurra.models.step._compile", lambda program: lambda inputs: _run(program, inputs))
+    """Graphs that have no C are run as they are, without torch's compiler."""
+    monkeypatch.setattr("recurra.models.step._compile_by_torch", lambda program: lambda inputs: _run(program, inputs))
+
+
+def test_what_has_no_words_in_c_is_compiled_by_torch():
+    """DeltaProduct counts: with whole numbers."""
+    model = _model("deltaproduct", depth=1)
+    step = model.compile_step(2)
+    state = None
+    for _ in range(2):
+        state = _same(model, step, torch.randint(11, (2, 1)), state, rows=2)
+    model.load_state_dict({k: 0.9 * v for k, v in model.state_dict().items()}, assign=True)
+    _same(model, step, torch.randint(11, (2, 1)), rows=2)
+
+
+def test_a_token_that_is_none_of_the_vocabulary(compiled):
+    _, step = compiled
+    with pytest.raises(IndexError, match="none of the vocabulary"):
+        step(torch.tensor([[3], [11]]))
 
 
 @pytest.mark.parametrize("name", TRACED)

@@ -1,0 +1,54 @@
+"""A traced graph as one function of C: a whole model's step, with nothing between its passes.
+
+What torch.export saw of one step is a few dozen kinds of calls: views, maps, sums, products. `lower` makes passes of
+them, `emit` writes these down, and the one call that is left reads every weight once.
+"""
+
+import hashlib
+import struct
+from collections.abc import Callable, Sequence
+
+import torch
+
+from recurra.ops import native
+from recurra.ops.native import direct
+from recurra.ops.program import emit
+from recurra.ops.program.lower import Declined as Declined, lower
+from recurra.shapes import Tensor
+
+FAILURES = {1: (MemoryError, "no memory for a step's scratch"), 3: (IndexError, "a token is none of the vocabulary")}
+
+
+def compiled(program: torch.export.ExportedProgram) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    """The graph as a function of the list of its inputs, all dense as they were traced.
+
+    Raises:
+        Declined: something in it has no C, or there is no compiler.
+    """
+    lowered = lower(program)
+    text = emit.source(lowered)
+    engine = f"program-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    native.write(engine, text)
+    like = [place.like for place in lowered.outputs]
+    real = like[0].dtype
+    missing = native._missing(engine, native.REALS[real])
+    if missing is not None:
+        raise Declined(missing)
+    function = direct.function(engine, "step", real)
+    shapes, held = [tuple(x.shape) for x in like], lowered.inputs
+    pack = struct.Struct(f"{len(held) + len(like) + 1}q").pack
+    empty, threads = torch.empty, torch.get_num_threads
+
+    def run(inputs: Sequence[Tensor]) -> list[Tensor]:
+        if constants:
+            given = iter(inputs)
+            inputs = [next(given) if x is None else x for x in held]
+        outputs = [empty(shape, dtype=real) for shape in shapes]
+        code = function(pack(*[x.data_ptr() for x in inputs], *[x.data_ptr() for x in outputs], threads()))
+        if code:
+            kind, reason = FAILURES[code]
+            raise kind(reason)
+        return outputs
+
+    constants = any(x is not None for x in held)
+    return run

@@ -1,0 +1,120 @@
+"""Graphs in C against the functions that they are of: every kind of call, any layout, and what has no words."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from recurra.ops import native as door
+from recurra.ops.program import Declined, compiled
+
+pytestmark = [
+    pytest.mark.skipif(door.available() is not None, reason=str(door.available())),
+    # torch's own decompositions use what torch deprecates
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
+
+
+class _Module(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, inputs):
+        return self.function(*inputs)
+
+
+def _program(function, *inputs):
+    return compiled(torch.export.export(_Module(function), ([*inputs],), strict=False))
+
+
+def _views(x, y):
+    rolled = torch.cat([y[:, 1:], x[:, :1]], 1)
+    a, b = rolled.split([2, 3], 1)
+    crossed = a[:, :, None] * b.unsqueeze(1)
+    return rolled, crossed.permute(2, 0, 1).reshape(-1), x.mT, crossed.flatten(1)[:, ::2] + 1
+
+
+def _sums(x, y):
+    outer = x[:, :, None] * y[:, None]
+    return outer.sum(1), outer.sum((0, 2)), outer.mean(-1, keepdim=True), (x * x).sum(), y.sum(0) / x.exp().sum(0)
+
+
+def _maps(x, y):
+    gate = torch.where(x > y, F.softplus(x), x.clamp(-1, 0.5))
+    norm = gate * (gate.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+    return norm, F.silu(norm) - torch.maximum(x, y).tanh(), torch.zeros_like(x), (x != x).to(x.dtype) * 2
+
+
+def _matrices(x, y):
+    return F.linear(x, y), F.linear(x, y, y[:, 0]), x @ y.mT, x @ (y.mT.contiguous()), torch.bmm(x[None], y.mT[None])
+
+
+def _norms(x, y):
+    return F.layer_norm(x, (5,), y[0], y[1]), F.layer_norm(x, (3, 5)), F.pad(x, (1, 2, 0, 1), value=3.0)
+
+
+def _same_numbers(x, y):
+    return x, x, y.clone(), x.mT
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("function", [_views, _sums, _maps, _matrices, _norms, _same_numbers])
+def test_a_graph_in_c_is_its_function(function, dtype):
+    inputs = torch.randn(3, 5, dtype=dtype), torch.randn(3, 5, dtype=dtype)
+    before = [x.clone() for x in inputs]
+    got, want = _program(function, *inputs)([*inputs]), function(*inputs)
+    for x, y in zip(got, want, strict=True):
+        assert_close(x, y)
+        assert x.is_contiguous() and x.data_ptr() not in [one.data_ptr() for one in inputs]
+    assert len({x.data_ptr() for x in got}) == len(got)
+    assert_close([*inputs], before, rtol=0, atol=0)
+
+
+def _wide(x, w, state):
+    state = (x.sigmoid() * state).exp() - state[:, :1]
+    return F.linear(x[:, 0], w), state, (state * x).sum(1), (state * x).sum(-1)
+
+
+def test_any_number_of_threads_gives_the_same_bits():
+    inputs = [torch.randn(1, 8, 260), torch.randn(4011, 260), torch.randn(1, 300, 260)[:, :8]]
+    inputs[2] = torch.randn(1, 8, 260)
+    run, had = _program(_wide, *inputs), torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(run(inputs))
+    finally:
+        torch.set_num_threads(had)
+    assert_close(found[0], [*_wide(*inputs)], rtol=1e-4, atol=1e-4)
+    for other in found[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(other, found[0], strict=True))
+
+
+def test_rows_are_chosen_by_whole_numbers_within_the_table():
+    table, tokens = torch.randn(7, 20), torch.tensor([[3], [6]])
+    run = _program(F.embedding, tokens, table)
+    assert_close(run([tokens, table]), [F.embedding(tokens, table)])
+    for wrong in (-1, 7):
+        with pytest.raises(IndexError, match="vocabulary"):
+            run([torch.tensor([[0], [wrong]]), table])
+
+
+def test_constants_of_the_graph_are_kept():
+    constant = torch.arange(5.0)
+    x = torch.randn(2, 5)
+    assert_close(_program(lambda x: (x * constant,), x)([x]), [x * constant])
+
+
+@pytest.mark.parametrize(("function", "inputs", "reason"), [
+    (lambda x: (x + x.cumsum(1),), (torch.ones(2, 2),), "no C for 'cumsum'"),
+    (lambda x: (torch.view_as_complex(x),), (torch.ones(2, 2),), "no tensor of"),
+    (lambda x: (x.sort(1)[0],), (torch.ones(2, 2),), "no tensor of"),
+    (lambda x: (x + 1,), (torch.ones(2, 2, dtype=torch.bfloat16),), "bfloat16"),
+    (lambda x, y: (x + y.to(x.dtype),), (torch.ones(2), torch.ones(2, dtype=torch.bool)), "bool"),
+    (lambda x, y: (x[y],), (torch.ones(2), torch.tensor([1])), "no C for 'index'"),
+])  # fmt: skip
+def test_what_has_no_words_is_declined(function, inputs, reason):
+    with pytest.raises(Declined, match=reason):
+        _program(function, *inputs)
