@@ -108,10 +108,12 @@ def _figures(runs: Sequence[Run], rows: Sequence[dict], references: dict[str, fl
     for x, unit in (("tokens", "training tokens"), ("seconds", "seconds of training")):
         series = _series(runs, x, "held_out", "lines+markers")
         yield _figure(f"Held-out {measure} against {x}", unit, measure, series, levels)
+    # numbers are not surprising, they are off
+    loss = "loss" if any(run.config["model"].get("name") == "forecaster" for run in runs) else "loss, nats"
     for x, unit in (("tokens", "training tokens"), ("seconds", "seconds of training")):
-        yield _figure(f"Training loss against {x}", unit, "loss, nats", _series(runs, x, "loss", "lines"))
+        yield _figure(f"Training loss against {x}", unit, loss, _series(runs, x, "loss", "lines"))
     memory = f"Held-out {measure} against the rule's memory"
-    yield _figure(memory, "bytes kept for credit", measure, _memory(runs), levels)
+    yield _figure(memory, "bytes kept for credit", measure, _memory(runs), levels, log=True)
     series = [
         {
             "name": html.escape(row["mixer"]), "group": i, "first": True, "mode": "markers",
@@ -120,7 +122,10 @@ def _figures(runs: Sequence[Run], rows: Sequence[dict], references: dict[str, fl
         for i, row in enumerate(sorted(rows, key=lambda row: _order(runs).index(row["mixer"])))
         if row["state_bytes"] > 0
     ]  # fmt: skip
-    yield _figure("Speed against state size", "state bytes of a sequence", "training tokens/s", series, kind="scatter")
+    # of one size, as where rules are compared, it would say nothing
+    series = series if len({x["x"][0] for x in series}) > 1 or len(series) == 1 else []
+    speed = "Speed against state size", "state bytes of a sequence", "training tokens/s"
+    yield _figure(*speed, series, log=True, from_zero=True)
 
 
 def _order(runs: Sequence[Run]) -> list[str]:
@@ -129,9 +134,16 @@ def _order(runs: Sequence[Run]) -> list[str]:
 
 
 def _figure(
-    title: str, x: str, y: str, series: list[dict], lines: list[dict] | None = None, kind: str = "curves"
+    title: str,
+    x: str,
+    y: str,
+    series: list[dict],
+    lines: list[dict] | None = None,
+    log: bool = False,
+    from_zero: bool = False,
 ) -> dict[str, Any]:
-    return {"title": title, "x": x, "y": y, "series": series, "lines": lines or [], "kind": kind}
+    own = {"title": title, "x": x, "y": y, "log": log, "fromZero": from_zero}
+    return {**own, "series": series, "lines": lines or []}
 
 
 def _series(runs: Sequence[Run], x: str, y: str, mode: str) -> list[dict[str, Any]]:
@@ -145,14 +157,16 @@ def _series(runs: Sequence[Run], x: str, y: str, mode: str) -> list[dict[str, An
         seen.add(run.group)
         found.append({
             "name": html.escape(run.group), "group": _order(runs).index(run.group), "first": first, "mode": mode,
-            "x": [_short(v) for v in xs], "y": [_short(v) for v in ys],
+            # rules that are equal for a cell draw one curve twice: both are seen where they are broken differently
+            "dashed": _rules(runs), "x": [_short(v) for v in xs],
+            "y": [_short(v) for v in ys],
         })  # fmt: skip
     return found
 
 
 def _memory(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Each run as a point, where any learns by another rule than backpropagation: what it keeps, what it reached."""
-    if all(run.config["training"].get("rule", "bptt") == "bptt" for run in runs):
+    if not _rules(runs):
         return []
     found = []
     for run in runs:
@@ -163,6 +177,11 @@ def _memory(runs: Sequence[Run]) -> list[dict[str, Any]]:
             first = all(x["group"] != own["group"] for x in found)
             found.append({**own, "first": first, "x": [kept], "y": [_short(scores[-1])]})
     return found
+
+
+def _rules(runs: Sequence[Run]) -> bool:
+    """Whether any learns by another rule than backpropagation."""
+    return any(run.config["training"].get("rule", "bptt") != "bptt" for run in runs)
 
 
 def _smooth(points: list[Point]) -> list[Point]:

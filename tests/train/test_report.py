@@ -101,10 +101,23 @@ def test_a_comparison_has_its_table_its_curves_and_its_samples(tmp_path):
     } | {"xz"}
     assert len({(x["name"], x["group"]) for x in held_out["series"]}) == 4
     assert sum(x["first"] for x in held_out["series"]) == 4, "the legend names each mixer once"
-    assert speed["kind"] == "scatter" and len(speed["series"]) == 4
+    assert speed["log"] and speed["fromZero"] and len(speed["series"]) == 4
+    assert loss["y"] == "loss, nats" and not any(x["dashed"] for x in loss["series"])
     colour = {x["name"]: x["group"] for x in held_out["series"]}
     assert all(colour[x["name"]] == x["group"] for x in speed["series"]), "a mixer keeps its colour"
     assert loss["series"][0]["x"][-1] == 409_600
+
+
+def test_states_of_one_size_are_not_drawn_and_a_forecasters_loss_is_no_surprise(tmp_path):
+    folder = write_comparison(tmp_path / "c")
+    rows = json.loads((folder / "table.json").read_text())
+    (folder / "table.json").write_text(json.dumps([{**row, "state_bytes": 32} for row in rows]))
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        config["model"] = {**config.get("model", {}), "name": "forecaster"}
+        path.write_text(json.dumps(config))
+    figures = {x["title"]: x for x in Page(report(folder)).figures}
+    assert "Speed against state size" not in figures and figures["Training loss against tokens"]["y"] == "loss"
 
 
 def test_what_a_rule_keeps_is_drawn_against_what_it_reached(tmp_path):
@@ -119,7 +132,9 @@ def test_what_a_rule_keeps_is_drawn_against_what_it_reached(tmp_path):
         said = {"step": 1, "tokens": 4096, "seconds": 0.1, "rule": "rtrl", "memory_bytes": kept}
         with (run / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(said) + "\n")
-    (figure,) = [x for x in Page(report(folder)).figures if "memory" in x["title"]]
+    figures = Page(report(folder)).figures
+    (figure,) = [x for x in figures if "memory" in x["title"]]
+    assert figure["log"] and all(x["dashed"] for y in figures for x in y["series"] if x["mode"] == "lines")
     assert [x["x"] for x in figure["series"]] == [[512], [640]] and figure["x"] == "bytes kept for credit"
     reached = [x["y"][0] for x in figure["series"]]
     assert reached == pytest.approx([2 + 4 * math.exp(-5), 3 + 4 * math.exp(-5)], rel=1e-4)
