@@ -251,8 +251,11 @@ def modular(
 ) -> Bool[Tensor, "..."]:
     """Units in modules of neighbours: all connections where the graph has an edge, elsewhere a share, at random.
 
-    Konstantaropoulos et al. 2025, https://arxiv.org/abs/2508.14140 (ensembles that project to a few others). How they
-    size the modules and choose whom they reach was not verified: here sizes are as even as can be.
+    Konstantaropoulos et al. 2025, https://arxiv.org/abs/2508.14140 (ensembles that project to a few others). The code
+    of its form with spikes (https://github.com/APapafragkakis/G2G-Sparse-Spiking-Neural-Net) has 8 modules of one size;
+    each reaches that of its own number and 0.15 of the other connections; and a module is of neighbours, of units drawn
+    at random, or, in every second layer, of every eighth unit. Unlike there modules here are always of neighbours,
+    their sizes are as even as can be, and exactly that share of the other connections is drawn.
 
     Args:
         matrix: to be connected; the same modules in all its gates, and whole kernels.

@@ -113,10 +113,15 @@ class Hebbian(Rewiring):
 
     .. math::  \left| \operatorname{corr}(a_{pre}, a_{post}) \right|
 
-    over all rows and steps of a batch. Konstantaropoulos et al. 2025, https://arxiv.org/abs/2508.14140; their schedule
-    was not verified: this is RigL's. The activity after a linear layer is what it gives, before any squashing; after a
-    dense cell the unit's, for all its gates alike; and before a recurrent connection the unit's at the step before. A
-    unit that never changes is correlated with none. A linear layer counts steps that did not happen, a cell does not.
+    over all rows and steps of a batch. Konstantaropoulos et al. 2025, https://arxiv.org/abs/2508.14140. The schedule is
+    RigL's. That of the paper itself was not found; the code of its form with spikes
+    (https://github.com/APapafragkakis/G2G-Sparse-Spiking-Neural-Net) replaces a tenth every 1000 updates, as long as it
+    trains, and grows where the cosine of the activities is largest: their means are not taken off, and its sign counts.
+    There the weakest can also go by that cosine, and nothing that the optimiser remembers is set to zero.
+
+    The activity after a linear layer is what it gives, before any squashing; after a dense cell the unit's, for all its
+    gates alike; and before a recurrent connection the unit's at the step before. A unit that never changes is
+    correlated with none. A linear layer counts steps that did not happen, a cell does not.
 
     Raises:
         ValueError: a matrix is neither of a linear layer nor of a dense cell that projects nothing: its activities

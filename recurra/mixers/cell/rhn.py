@@ -32,10 +32,11 @@ class RHN(Mixer):
         a_{t,l} = \tanh([l = 1]\, W_a x_t + R_{a,l}\, s_{t,l-1} + b_{a,l}) \qquad
         \tau_{t,l} = \sigma([l = 1]\, W_\tau x_t + R_{\tau,l}\, s_{t,l-1} + b_{\tau,l})
 
-    Zilly et al. 2017, https://arxiv.org/abs/1607.03474. As in the paper's experiments what is not transformed is
-    carried, and :math:`b_\tau` starts below zero, so that the highway is open. Unlike the paper there is no dropout.
-    Gating and attention around it, of Heidenreich et al. 2024,
-    https://arxiv.org/abs/2410.02654, are not here: their equations are not verified.
+    Zilly et al. 2017, https://arxiv.org/abs/1607.03474. As in the paper's experiments, and in its authors' code
+    (https://github.com/jzilly/RecurrentHighwayNetworks), what is not transformed is carried, and :math:`b_\tau` starts
+    below zero, so that the highway is open. Unlike the paper there is no dropout. The attention and the three kinds of
+    gates around it of Heidenreich et al. 2024, https://arxiv.org/abs/2410.02654 (a sum, a learned rate, a gate that
+    sees its input), are not here: their equations are not verified, and no code of them was found.
     State: (s,), `(B, D)`, float32.
 
     Args:
