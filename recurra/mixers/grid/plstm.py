@@ -6,6 +6,7 @@ from torch import nn
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
+from recurra.ops.pointwise import Map, pointwise
 from recurra.ops.steps import blank
 from recurra.parts.conv import ShortConvolution
 from recurra.parts.init import small_
@@ -14,6 +15,39 @@ from recurra.parts.norms import RMSNorm
 from recurra.shapes import Float, Tensor, wide
 
 State = tuple[Float[Tensor, "B H K V"], Float[Tensor, "B J D"]]
+
+
+def _product(
+    query: Tensor, key: Tensor, value: Tensor, asked: Tensor, written: Tensor, direct: Tensor
+) -> tuple[Tensor]:
+    return (query * key,)
+
+
+def _marked(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    asked: Tensor,
+    written: Tensor,
+    direct: Tensor,
+    product: Tensor,
+    count: Tensor | int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Query and key by their gates, and what a step reads of what it brings."""
+    return asked * query, written * key, direct * product * value
+
+
+MARKED = Map("marked", _marked, 3, _product)
+
+
+def _squares(read: Tensor, passing: Tensor, weight: Tensor) -> tuple[Tensor]:
+    return ((read + passing).square(),)
+
+
+def _normal(
+    read: Tensor, passing: Tensor, weight: Tensor, squares: Tensor, count: Tensor | int, epsilon: float
+) -> Tensor:
+    return (read + passing) * (squares / count + epsilon).rsqrt() * weight
 
 
 class PLSTM(Mixer):
@@ -70,9 +104,11 @@ class PLSTM(Mixer):
         sign = torch.where(through < 0, -1.0, 1.0).to(through.dtype)
         turned = sign.cumprod(1)
         log_decay = through.abs().clamp(min=torch.finfo(through.dtype).tiny).log()
-        written = (source * turned)[..., None] * key
-        asked = (mark * turned * sign)[..., None] * query
+        shares = mark * turned * sign, source * turned, direct.to(turned.dtype)
+        query, key, value = (part.to(turned.dtype) for part in (query, key, value))
+        asked, written, passing = pointwise(MARKED, query, key, value, *(share[..., None] for share in shares))
         read, memory = self.scan(Outer(asked, written, value, log_decay, before=True), memory, clock)
-        read = read + (direct * (query * key).sum(-1))[..., None] * value
-        y = self.out(self.norm(read.flatten(-2)).to(x.dtype)) + self.passthrough * seen
+        way = Map("plstm_norm", _normal, 1, _squares, constants=(self.norm.epsilon,))
+        normal = pointwise(way, read, passing, self.norm.weight.unflatten(-1, (self.marks.heads, -1)))
+        y = torch.addcmul(self.out(normal.flatten(-2).to(x.dtype)), self.passthrough, seen)
         return y, (turned[:, -1, :, None, None] * memory, past)
