@@ -121,8 +121,8 @@ def traced(monkeypatch):
 
 
 def test_what_has_no_words_in_c_is_compiled_by_torch():
-    """DeltaProduct counts: with whole numbers."""
-    model = _model("deltaproduct", depth=1)
+    """RetNet counts its heads with whole numbers."""
+    model = _model("retnet", depth=1)
     step = model.compile_step(2)
     state = None
     for _ in range(2):
