@@ -67,6 +67,8 @@ def test_what_no_kernel_takes_is_left_to_torch():
     assert "fewer than" in (native.declines(x[:1, :9], weight) or "")
     assert "more than" in (native.declines(torch.ones(4, 99, 128), torch.ones(1, 128, 128)) or "")
     assert native.declines(x.bfloat16(), weight.bfloat16()) is not None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert grouped(x, weight).dtype == grouped(x[:1, :9], weight).dtype == torch.bfloat16
     with use("loop"):
         assert torch.equal(grouped(x, weight), loop.run(x, weight))
 

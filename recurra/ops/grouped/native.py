@@ -13,11 +13,13 @@ LARGE = 64  # features of a group, from which torch's products are worth their c
 
 
 def declines(x: Tensor, weight: Tensor) -> str | None:
-    """Few numbers, large groups, or what no kernel takes."""
+    """Few numbers, large groups, what is to be multiplied in another type, or what no kernel takes."""
     if x.numel() < FEW:
         return f"torch multiplies fewer than {FEW} numbers sooner"
     if weight.shape[-1] > LARGE:
         return f"torch multiplies groups of more than {LARGE} features sooner"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast chooses the type of torch's products"
     return native.declines("grouped", x, weight)
 
 
