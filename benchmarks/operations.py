@@ -97,6 +97,19 @@ def count(mixer: nn.Module, width: int, steps: int) -> dict[str, float]:
     return {name: value / steps for name, value in (kinds | {"total": counted.total()}).items()}
 
 
+def training(mixer: nn.Module, width: int, steps: int) -> float:
+    """Operations in the products of a step, forward and backward, by chunks: what no kernel can leave out.
+
+    Over what a machine's products reach they are the least time of a training step, were all else free.
+    """
+    x = torch.randn(1, steps, width, requires_grad=True)
+    wanted = [x, *(p for p in mixer.parameters() if p.requires_grad)]
+    with use("chunk"), Count() as counted:
+        y, _ = mixer(x)
+        torch.autograd.grad(y, wanted, torch.ones_like(y), allow_unused=True)
+    return counted.products / steps
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="mixers, with commas; others keep what is stored")

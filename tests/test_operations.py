@@ -32,3 +32,18 @@ def test_every_kind_of_work():
 def test_a_definition_costs_the_same_whatever_its_batch_of_steps():
     mixer = MIXERS["mingru"](16)
     assert operations.count(mixer, 16, 8) == operations.count(mixer, 16, 32)
+
+
+def test_products_of_training_are_those_of_chunks_forward_and_backward():
+    # W x, its gradient to x, and to W
+    class Map(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(8, 8, bias=False)
+
+        def forward(self, x):
+            return self.linear(x), ()
+
+    assert operations.training(Map(), 8, 5) == 3 * 2 * 8 * 8
+    mixer = MIXERS["ttt_linear"](16)
+    assert operations.training(mixer, 16, 32) == operations.training(mixer, 16, 64)
