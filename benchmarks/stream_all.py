@@ -4,10 +4,11 @@
 
 Every mixer reads the same noise in pieces with the state handed across, in float32 and in float64. For each: the
 largest number in the state after every tenth of the way, the error of the outputs of the last piece of each tenth over
-their size, how far resident memory rose after the first tenth, and how fast two states in float64 part from each
-other that begin 1e-9 apart (an estimate of the Lyapunov exponent, in nats a step): float32 may not leave float64 where
-it is below zero. A mixer that takes longer than `--seconds` stops there and says how many steps it did; one whose
-state grows is left out. Writes benchmarks/results/stream_all.json after every mixer.
+their size, resident memory then and how far it rose after the first tenth, and how fast two states in float64 part from
+each other that begin 1e-9 apart (an estimate of the Lyapunov exponent, in nats a step, over the next 32,768 steps or as
+many as a quarter of the seconds allow): float32 may not leave float64 where it is below zero. A mixer that takes longer
+than `--seconds` stops there and says how many steps it did; one whose state grows is left out. Writes
+benchmarks/results/stream_all.json after every mixer, and keeps the rows of mixers that were not run.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from recurra.shapes import widen
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "stream_all.json"
 PIECE, APART = 1024, 1e-9
+FURTHER = 32 * PIECE  # steps over which states part: over fewer an exponent of 1e-5 a step cannot be told from none
 
 
 def resident() -> int:
@@ -60,11 +62,13 @@ def between(a: torch.Tensor, b: torch.Tensor, share: float) -> torch.Tensor:
 
 
 @torch.no_grad()
-def exponent(mixer: Any, state: Any, x: torch.Tensor) -> float:
+def exponent(mixer: Any, state: Any, x: torch.Tensor, seconds: float) -> float:
     """How fast states part, in nats a step: two runs, brought back to where they began apart after every piece."""
-    total, count, other = 0.0, 0, states.each(nudge, state)
+    total, count, other, started = 0.0, 0, states.each(nudge, state), time.perf_counter()
     before = distance(state, other)
     for part in x.split(64, 1):
+        if count >= PIECE and time.perf_counter() - started > seconds:
+            break
         (_, state), (_, other) = mixer(part, state), mixer(part, other)
         after = distance(state, other)
         if after == 0 or before == 0:
@@ -85,8 +89,8 @@ def stream(name: str, steps: int, width: int, seconds: float) -> dict[str, Any]:
     truth, random = copy.deepcopy(mixer).double(), torch.Generator().manual_seed(1)
     narrow: Any = mixer.initial_state(1)
     wide: Any = states.each(lambda s: widen(s, torch.float64), narrow)
-    started, done, start, row = time.perf_counter(), 0, resident(), {"mixer": name, "state_max": [], "error": []}
-    x = torch.empty(0)
+    started, done, start = time.perf_counter(), 0, resident()
+    row: dict[str, Any] = {"mixer": name, "state_max": [], "error": [], "resident_mib": []}
     while done < steps and time.perf_counter() - started < seconds:
         x = torch.randn(1, min(PIECE, steps - done), width, generator=random)
         y, narrow = mixer(x, narrow)
@@ -96,11 +100,21 @@ def stream(name: str, steps: int, width: int, seconds: float) -> dict[str, Any]:
         if done * 10 // steps > tenth or late:
             row["state_max"].append(largest(narrow))
             row["error"].append(float((y - exact).abs().max() / exact.abs().max().clamp_min(1e-30)))
+            row["resident_mib"].append(round(resident() / 2**20, 2))
         # what the first pieces take once is no leak
         start = resident() if tenth == 0 and not late else start
-    row["lyapunov"] = exponent(truth, wide, x.double())
     row |= {"steps": done, "rose_mib": (resident() - start) / 2**20, "seconds": time.perf_counter() - started}
-    return row
+    further = torch.randn(1, FURTHER, width, generator=random).double()
+    return row | {"lyapunov": exponent(truth, wide, further, seconds / 4)}
+
+
+def keep(path: pathlib.Path, row: dict[str, Any]) -> None:
+    """Put a mixer's row into the file, in the place of an earlier one."""
+    rows = {x["mixer"]: x for x in (json.loads(path.read_text()) if path.exists() else [])}
+    # no infinity in JSON: null is "states met, or ran away"
+    rows[row["mixer"]] = row | {"lyapunov": row["lyapunov"] if math.isfinite(row["lyapunov"]) else None}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps([rows[name] for name in MIXERS if name in rows], indent=1) + "\n")
 
 
 def main() -> None:
@@ -112,7 +126,6 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
     for name in options.mixers.split(","):
         if MIXERS[name].grows:
             continue
@@ -122,14 +135,10 @@ def main() -> None:
             # such as a weight by place, which is of a length
             print(f"{name:28} refuses: {error}", flush=True)
             continue
-        rows.append(row)
         error, most = (f"{max(row[key], default=math.nan):.1e}" for key in ("error", "state_max"))
         print(f"{name:28} {row['steps']:>9,} steps  state {most}  error {error}", end="  ")
-        print(f"lyapunov {row['lyapunov']:+.4f}  memory {row['rose_mib']:+.1f} MiB", flush=True)
-        options.out.parent.mkdir(exist_ok=True)
-        # no infinity in JSON: null is "states met, or ran away"
-        plain = [{**r, "lyapunov": r["lyapunov"] if math.isfinite(r["lyapunov"]) else None} for r in rows]
-        options.out.write_text(json.dumps(plain, indent=1) + "\n")
+        print(f"lyapunov {row['lyapunov']:+.1e}  memory {row['rose_mib']:+.1f} MiB", flush=True)
+        keep(options.out, row)
 
 
 if __name__ == "__main__":
