@@ -7,12 +7,14 @@ import random
 from typing import Any
 
 import torch
-from rewrites import learn, table
+from rewrites import RATE, learn, table
 
 from recurra.mixers.descent.titans import Titans
 from recurra.models import LanguageModel
+from recurra.shapes import Tensor
 from recurra.state import nbytes
-from recurra.tasks import Rewrites, Task
+from recurra.tasks import Rewrites
+from recurra.tasks.choices import cross_entropy
 
 # of a segment, and of the window; steps of a row at first, and at most
 SEGMENT, SHORTEST, LONGEST = 32, 64, 8192
@@ -28,7 +30,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 # biases of what heads of Titans forget a step, the first and the last: 1.5e-8 and 2e-9 of what they know
 FORGETS = -18.0, -20.0
-TASK = Rewrites(keys=1, values=8, segments=1, writes=1, fillers=1)
+TASK = Rewrites(keys=1, values=8, segments=1, writes=1, fillers=4)
 
 
 def model_of(mixer: str) -> LanguageModel:
@@ -68,12 +70,13 @@ def run(mixer: str, steps: int, seed: int) -> list[float]:
     torch.manual_seed(seed)
     draw, model = random.Random(seed), model_of(mixer)
 
-    def drawn(step: int) -> tuple[Task, int, int]:
+    def loss_at(step: int) -> Tensor:
         longest = min(LONGEST, SHORTEST << max(0, step - FIRST) // RAMP)
         length = max(SHORTEST, longest >> draw.randint(0, 2))
-        return TASK, max(1, min(ROWS, TOKENS // length)), length
+        batch = TASK.batch("train", step, max(1, min(ROWS, TOKENS // length)), length, seed)
+        return cross_entropy(model(batch.inputs)[0], batch)
 
-    learn(model, steps, seed, drawn)
+    learn(model, steps, RATE, loss_at)
     return [found(model, length) for length in LENGTHS]
 
 

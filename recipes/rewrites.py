@@ -13,8 +13,11 @@ from typing import Any
 import torch
 
 from recurra.models import LanguageModel, count
+from recurra.models.base import Model
+from recurra.shapes import Tensor
 from recurra.state import nbytes
-from recurra.tasks import Rewrites, Task
+from recurra.tasks import Rewrites
+from recurra.tasks.choices import cross_entropy
 from recurra.train.optimisers import adamw, clip, set_learning_rate
 from recurra.train.schedules import warmup_cosine
 
@@ -37,15 +40,13 @@ def model_of(mixer: str, keywords: dict[str, Any], vocabulary: int) -> LanguageM
     return LanguageModel(vocabulary=vocabulary, width=WIDTH, depth=2, pattern=pattern, mixers=mixers, hidden=0)
 
 
-def learn(model: LanguageModel, steps: int, seed: int, drawn: Callable[[int], tuple[Task, int, int]]) -> None:
-    """Train on the task, rows and length that are drawn for every step."""
+def learn(model: Model, steps: int, rate: float, loss_at: Callable[[int], Tensor]) -> None:
+    """Lower the loss of every step, at a rate that falls to a twentieth."""
     optimiser = adamw(model, 0.01, (0.9, 0.98))
     for step in range(steps):
-        task, rows, length = drawn(step)
-        batch = task.batch("train", step, rows, length, seed)
-        set_learning_rate(optimiser, warmup_cosine(step, steps, 20, RATE, 2e-4))
+        set_learning_rate(optimiser, warmup_cosine(step, steps, 20, rate, rate / 20))
         optimiser.zero_grad()
-        task.loss(model(batch.inputs)[0], batch).backward()
+        loss_at(step).backward()
         clip(list(model.parameters()), 1.0)
         optimiser.step()
 
@@ -59,11 +60,12 @@ def run(mixer: str, steps: int, seed: int) -> list[float]:
     torch.manual_seed(seed)
     draw, model = random.Random(seed), model_of(mixer, ARMS[mixer], 1 + KEYS + VALUES)
 
-    def drawn(step: int) -> tuple[Task, int, int]:
+    def loss_at(step: int) -> Tensor:
         segments = draw.randint(1, min(MOST, 1 + step // RAMP))
-        return task_of(segments), BATCH, SEGMENT * segments
+        batch = task_of(segments).batch("train", step, BATCH, SEGMENT * segments, seed)
+        return cross_entropy(model(batch.inputs)[0], batch)
 
-    learn(model, steps, seed, drawn)
+    learn(model, steps, RATE, loss_at)
     scores = []
     for segments in SEGMENTS:
         task = task_of(segments)
