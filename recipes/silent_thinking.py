@@ -49,12 +49,12 @@ def table(model):
     return rows
 
 
-def page(tables):
+def page(name, depths, counts, tables):
     """The tables of all seeds as one in Markdown: mean and standard deviation."""
-    lines = ["| depth | " + " | ".join(f"{n} loops" if n > 1 else "1 loop" for n in LOOPS) + " |"]
-    lines.append("|---" * (len(LOOPS) + 1) + "|")
-    for i, depth in enumerate(DEPTHS):
-        cells = [[one[i][j] for one in tables] for j in range(len(LOOPS))]
+    lines = [f"| {name} | " + " | ".join(f"{n} loops" if n > 1 else "1 loop" for n in counts) + " |"]
+    lines.append("|---" * (len(counts) + 1) + "|")
+    for i, depth in enumerate(depths):
+        cells = [[one[i][j] for one in tables] for j in range(len(counts))]
         shown = [f"{statistics.fmean(c):.2f} ± {statistics.stdev(c) if len(c) > 1 else 0:.2f}" for c in cells]
         lines.append(f"| {depth} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
@@ -68,7 +68,7 @@ def main(folder, config=TRAINED, seeds=3):
         run = pathlib.Path(folder) / f"seed-{seed}"
         train.train(dataclasses.replace(config, seed=seed), run, resume=run.exists())
         tables.append(table(load(run)))
-    print(page(tables))
+    print(page("depth", DEPTHS, LOOPS, tables))
 
 
 if __name__ == "__main__":
