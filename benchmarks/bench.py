@@ -32,6 +32,7 @@ RESULTS = pathlib.Path(__file__).parent / "results" / "bench.json"
 # what is timed, and its share of the budget
 PARTS = {"train": 0.5, "forward": 0.3, "step": 0.2}
 ROUNDS = 60
+LEAST = 3  # samples, unless one takes longer than all are meant to take together
 PATIENCE = 6  # budgets that a single answer may take
 Say = Callable[[str], None]
 
@@ -53,8 +54,8 @@ def spread(values: list[float]) -> dict[str, float | int]:
 def race(workers: dict[str, Any], part: str, seconds: float, told: dict[str, float], limit: float) -> dict[str, Any]:
     """Times of each worker, in turns, for about `seconds`; a worker that fails is taken out and says why.
 
-    A worker whose share is spent runs no more. `told` are times that are known from before: one that is a whole share
-    by itself is not measured again.
+    A worker whose share is spent runs no more, once it has a few samples; one that takes all of the time for a single
+    run is content with one. `told` are times that are known from before: one that is a whole share counts.
     """
     share = seconds / max(1, len(workers))
     times = {label: [x] if x > share else [] for label, x in told.items()}
@@ -62,7 +63,8 @@ def race(workers: dict[str, Any], part: str, seconds: float, told: dict[str, flo
     spent = {label: sum(x) for label, x in times.items()}
     last, refused = dict(spent), {}
     for _ in range(ROUNDS):
-        turn = [x for x in workers if x not in refused and not (times[x] and spent[x] + last[x] > share)]
+        few = {x for x in workers if len(times[x]) < (LEAST if last[x] < seconds else 1)}
+        turn = [x for x in workers if x not in refused and (x in few or spent[x] + last[x] <= share)]
         for label in turn:
             start = time.perf_counter()
             try:
@@ -78,10 +80,12 @@ def race(workers: dict[str, Any], part: str, seconds: float, told: dict[str, flo
 
 
 def ratios(times: dict[str, list[float]]) -> dict[str, Any]:
-    """How many times longer each took than ours, in the same round."""
-    ours = times[OURS]
+    """How many times longer each took than we did: any of its times over any of ours.
+
+    Not round by round: who is slow runs once or twice, while ours is still cold.
+    """
     return {
-        label: spread([theirs / own for theirs, own in zip(x, ours, strict=False)])
+        label: {**spread([theirs / own for theirs in x for own in times[OURS]]), "samples": len(x)}
         for label, x in times.items()
         if label != OURS and x
     }

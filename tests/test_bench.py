@@ -136,11 +136,12 @@ class Slow:
 def test_contenders_run_in_turn_until_their_share_is_spent():
     workers = {OURS: Slow(0.001), "slow": Slow(0.05), "fails": Slow(0, fails=True), "known": Slow(9)}
     done = bench.race(workers, "train", 0.2, {"known": 9.0}, 1)
-    assert workers["slow"].asked == 1 < workers[OURS].asked and workers["fails"].asked == 1
-    # one run took a share and more: it is not run again
+    # a share is one run of the slow one: it is run a few times none the less
+    assert workers["slow"].asked == bench.LEAST < workers[OURS].asked and workers["fails"].asked == 1
+    # one run took more than all are meant to: it is not run again
     assert workers["known"].asked == 0 and done["times"]["known"] == [9.0]
     assert done["refused"] == {"fails": "not finished in 1 s"} and "fails" not in done["times"]
-    assert bench.ratios({OURS: [1.0, 2.0, 2.0], "slow": [3.0, 4.0]})["slow"]["median"] == 2.5
+    assert bench.ratios({OURS: [1.0, 2.0, 2.0], "slow": [3.0, 4.0]})["slow"]["median"] == 2.0
 
 
 def test_a_peer_that_was_too_slow_is_not_tried_again():
