@@ -106,7 +106,8 @@ class ARMT(Mixer):
         # what does not change from segment to segment
         three = torch.cat([project.weight for project in (self.query, self.key, self.value)])
         tokens = self.tokens.to(x.dtype).expand(len(x), -1, -1)
-        ready = three, tokens, self.memory_query(tokens)
+        query = self.memory_query(tokens)
+        ready = three, tokens, products(query.to(wide(query)))
         return in_turn(
             self._prepare, partial(self._meet, three), partial(self._write, *ready), self._read,
             torch.cat([x, self.memory_query(x)], -1), x[..., :0], state, self.initial_state(len(x)), clock,
@@ -118,7 +119,7 @@ class ARMT(Mixer):
         So one product turns all of a step that attention needs.
         """
         width = len(self.norm.weight)
-        x, query = asked.tensor_split([width], -1)
+        x, query = asked.split([width, asked.shape[-1] - width], -1)
         mapped = products(query.to(wide(query)))
         cosine, sine = (z.to(mapped) for z in rotary_turns(place, width // self.heads, self.base))
         turns = ((cosine, cosine, torch.ones_like(cosine)), (sine, sine, torch.zeros_like(sine)))
@@ -131,7 +132,8 @@ class ARMT(Mixer):
         x, mapped, *turns = ready
         recalled = recall(memory, mapped).to(x.dtype)
         turned = rotate(self._split(self.enter(x + recalled), three), *turns).to(x.dtype)
-        return (recalled, turned[:, :, 0]), turned[:, :, 1:].flatten(2)
+        query, made = turned.split([1, 2], 2)
+        return (recalled, query.squeeze(2)), made.flatten(2)
 
     def _split(self, x: Float[Tensor, "N L D"], three: Float[Tensor, "F D"]) -> Float[Tensor, "N L 3 H K"]:
         """Queries, keys and values of every head."""
@@ -148,17 +150,16 @@ class ARMT(Mixer):
         self,
         three: Float[Tensor, "F D"],
         tokens: Float[Tensor, "B N D"],
-        asked: Float[Tensor, "B N K"],
+        mapped: Float[Tensor, "B N P"],
         memory: Memory,
         made: Float[Tensor, "B C E"],
     ) -> Memory:
         """The memory after a segment, which its tokens read."""
-        tokens = tokens + recall(memory, products(asked.to(memory.dtype))).to(tokens.dtype)
+        tokens = tokens + recall(memory, mapped.to(memory.dtype)).to(tokens.dtype)
         # place zero is no rotation: memory tokens are left as they are
-        own = self._split(self.enter(tokens), three)
-        seen = torch.cat([made, own[:, :, 1:].flatten(2)], 1).unflatten(-1, (2, self.heads, -1))
-        key, value = seen.unbind(2)
-        h = tokens + self.out(attend(own[:, :, 0], key, value).flatten(-2))
+        query, own = self._split(self.enter(tokens), three).split([1, 2], 2)
+        key, value = torch.cat([made.unflatten(-1, (2, self.heads, -1)), own], 1).unbind(2)
+        h = tokens + self.out(attend(query.squeeze(2), key, value).flatten(-2))
         return self._associate(memory, h + self.feed_forward(self.norm(h)))
 
     def _associate(self, memory: Memory, tokens: Float[Tensor, "B N D"]) -> Memory:
@@ -189,5 +190,5 @@ def recall(memory: Memory, key: Float[Tensor, "N L P"]) -> Float[Tensor, "N L D"
 def _read(memory: Memory, key: Float[Tensor, "N L P"]) -> tuple[Float[Tensor, "N L D"], Float[Tensor, "N L 1"]]:
     """What keys read of A, and of z, which the former is to be divided by."""
     with torch.autocast(key.device.type, enabled=False):
-        read = key @ memory
-        return read[..., :-1], read[..., -1:] + SMALLEST
+        found, total = (key @ memory).split([memory.shape[-1] - 1, 1], -1)
+        return found, total + SMALLEST
