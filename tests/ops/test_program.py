@@ -43,11 +43,13 @@ def _sums(x, y):
 def _maps(x, y):
     gate = torch.where(x > y, F.softplus(x), x.clamp(-1, 0.5))
     norm = gate * (gate.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
-    return norm, F.silu(norm) - torch.maximum(x, y).tanh(), torch.zeros_like(x), (x != x).to(x.dtype) * 2
+    more = F.gelu(x), F.elu(x), torch.where((x / 0 * 0).isnan(), x, y), torch.sub(x, y, alpha=3)
+    return *more, norm, F.silu(norm) - torch.maximum(x, y).tanh(), torch.zeros_like(x), (x != x).to(x.dtype) * 2
 
 
 def _matrices(x, y):
-    return F.linear(x, y), F.linear(x, y, y[:, 0]), x @ y.mT, x @ (y.mT.contiguous()), torch.bmm(x[None], y.mT[None])
+    dense = x @ (y.mT.contiguous()), torch.addmm(y[0, :3], x, y.mT)
+    return *dense, F.linear(x, y), F.linear(x, y, y[:, 0]), x @ y.mT, torch.bmm(x[None], y.mT[None])
 
 
 def _norms(x, y):

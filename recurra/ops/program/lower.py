@@ -24,6 +24,19 @@ SAME = {"clone", "alias", "detach", "_to_copy", "contiguous", "lift_fresh_copy"}
 IGNORED = {"_assert_tensor_metadata", "sym_size", "_assert_async"}
 
 
+def _gelu(graph: Graph, x: Number) -> Number:
+    add, const = graph.add, graph.const
+    return add("mul", add("mul", x, const(0.5)), add("add", const(1), add("erf", add("mul", x, const(0.5**0.5)))))
+
+
+# maps that a cell's rule has no words for, or other ones
+WORDS = {
+    "isnan": lambda graph, x: graph.add("ne", x, x),
+    "elu": lambda graph, x: graph.add("where", graph.add("gt", x, graph.const(0)), x, graph.add("expm1", x)),
+    "gelu": _gelu,
+}
+
+
 class Declined(Exception):
     """There is no C for this graph, and why."""
 
@@ -150,8 +163,14 @@ class _Lowering:
 
     def _map(self, node: Node, name: str, like: Tensor, arguments: list[Any]) -> Value:
         numbers = [self._number(x, like.shape) if isinstance(x, Value) else x for x in arguments]
+        kwargs = dict(node.kwargs)
+        if "alpha" in kwargs:
+            factor = self.graph.const(kwargs.pop("alpha"))
+            numbers[1] = self.graph.add("mul", self.graph.number(numbers[1]), factor)
         try:
-            found = word(self.graph, name, numbers, dict(node.kwargs))
+            # scales of one are what these words mean
+            plain = name in WORDS and all(x == 1 and not isinstance(x, Number) for x in numbers[1:]) and not kwargs
+            found = WORDS[name](self.graph, numbers[0]) if plain else word(self.graph, name, numbers, kwargs)
         except Untraceable as reason:
             raise Declined(str(reason)) from reason
         if found is None:
@@ -221,6 +240,10 @@ class _Lowering:
         one, two = (Place(part.buffer, part.like[None]) for part in (self._place(x), self._place(y)))
         out = self._matrices(like.new_empty((1, *like.shape), device="meta"), one, two)
         return Place(out.buffer, out.like[0])
+
+    def _addmm_of(self, like: Tensor, bias: Value, x: Value, y: Value) -> Value:
+        product = self._number(self._mm_of(like, x, y), like.shape)
+        return self._place(Mapped(like.shape, self.graph.add("add", product, self._number(bias, like.shape))))
 
     def _bmm_of(self, like: Tensor, x: Value, y: Value) -> Place:
         return self._matrices(like, self._place(x), self._place(y))
