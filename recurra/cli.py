@@ -33,6 +33,7 @@ RuleSets = Annotated[list[str] | None, typer.Option("--rule-set", help="A rule's
 Tokenizer = Annotated[pathlib.Path | None, typer.Option(help="A tokenizer.json; without one bytes are read.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder, if there is something.")]
 Depth = Annotated[int | None, typer.Option(help="Blocks.")]
+Hidden = Annotated[int | None, typer.Option(help="Units of each block's MLP; 0: blocks of a mixer alone.")]
 Steps = Annotated[int | None, typer.Option(help="Updates of the weights.")]
 Batch = Annotated[int | None, typer.Option(help="Rows of a batch.")]
 Length = Annotated[int | None, typer.Option(help="Steps of a row.")]
@@ -117,6 +118,7 @@ def train(
     tokenizer: Tokenizer = None,
     width: Annotated[int | None, typer.Option(help="Features of the stream.")] = None,
     depth: Depth = None,
+    hidden: Hidden = None,
     steps: Steps = None,
     batch: Batch = None,
     length: Length = None,
@@ -147,10 +149,9 @@ def train(
 
     training = given.training(steps, batch, length, evaluation_length, lr, tbptt, bf16) | {"seed": seed, "rule": rule}
     training["rule_arguments"] = given.pairs(rule_set or [])
-    training |= {"mask": mask, "mask_arguments": given.pairs(mask_set or [])}
-    training |= {"evaluate_every": evaluate_every}
+    training |= {"mask": mask, "mask_arguments": given.pairs(mask_set or []), "evaluate_every": evaluate_every}
     training |= given.endless(source, steps, batch) if endless else {}
-    model = {"pattern": mixer, "width": width, "depth": depth}
+    model = {"pattern": mixer, "width": width, "depth": depth, "hidden": hidden}
     options = {**training, "source": source, "task": _task(task, tokenizer), "arguments": model}
     resume = resume and run is not None and (run / "config.json").exists()
     before = train.read_settings(run) if resume and run else None
@@ -178,6 +179,7 @@ def compare(
     task: Tasks = None,
     tokenizer: Tokenizer = None,
     depth: Depth = None,
+    hidden: Hidden = None,
     steps: Steps = None,
     batch: Batch = None,
     length: Length = None,
@@ -201,7 +203,7 @@ def compare(
     options = {
         "source": source, "mixers": given.mixers(mixers), "seeds": seeds, "task": _task(task, tokenizer),
         "rules": given.names(rules), "masks": given.names(masks),
-        "parameters": given.number(parameters) if parameters else None, "arguments": {"depth": depth},
+        "parameters": given.number(parameters) if parameters else None, "arguments": {"depth": depth, "hidden": hidden},
         "training": given.overlay({}, given.training(steps, batch, length, evaluation_length, lr, tbptt, bf16)),
     }  # fmt: skip
     resume = resume and run is not None and (run / "compare.json").exists()
