@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from recurra.checks import at_least
 from recurra.models import MODELS
 from recurra.models.backbone import nearest
 from recurra.shapes import State
@@ -70,6 +71,9 @@ def build(config: Config, task: Task) -> Any:
     """The model that a run trains, with new weights."""
     name, arguments = describe(config, task)
     try:
+        # here for every model: torch's own words for a negative size name no keyword
+        at_least(1, width=arguments.get("width"))
+        at_least(0, hidden=arguments.get("hidden"))
         return MODELS[name](**arguments)
     except (TypeError, ValueError) as error:
         raise RunError(f"the {name} cannot be built: {error}") from error

@@ -46,6 +46,8 @@ def test_a_folder_without_text(tmp_path):
         (("--mixer", "gla", "--task", "hold_out=0.5"), "did you mean held_out"),
         (("--tokenizer", "/no/such/tokenizer.json"), "does not exist"),
         (("--steps", "0"), "steps is 0: it must be at least 1"),
+        (("--width", "-8"), "width is -8: it must be at least 1"),
+        (("--hidden", "-8"), "hidden is -8: it must be at least 0"),
     ],
 )
 def test_a_bad_setting(text, tmp_path, arguments, said):
