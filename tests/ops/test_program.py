@@ -7,6 +7,8 @@ from torch.testing import assert_close
 
 from recurra.ops import native as door
 from recurra.ops.program import Declined, compiled
+from recurra.ops.program.lower import lower
+from recurra.ops.program.schedule import schedule
 
 pytestmark = [
     pytest.mark.skipif(door.available() is not None, reason=str(door.available())),
@@ -75,7 +77,10 @@ def test_a_graph_in_c_is_its_function(function, dtype):
 
 def _wide(x, w, state):
     state = (x.sigmoid() * state).exp() - state[:, :1]
-    return F.linear(x[:, 0], w), state, (state * x).sum(1), (state * x).sum(-1)
+    rolled = F.pad(torch.cat([state[:, 3:], x[:, :3].tanh()], 1), (0, 4))
+    scaled = F.linear(rolled[..., :260] / (rolled.square().mean() + 1), w).sigmoid()
+    crossed = (scaled * scaled.sum(-1, keepdim=True)).mT.exp()
+    return F.linear(x[:, 0], w), state, (state * x).sum(1), (state * x).sum(-1), rolled, scaled, crossed.sum((0, 1))
 
 
 def test_any_number_of_threads_gives_the_same_bits():
@@ -92,6 +97,22 @@ def test_any_number_of_threads_gives_the_same_bits():
     assert_close(found[0], [*_wide(*inputs)], rtol=1e-4, atol=1e-4)
     for other in found[1:]:
         assert all(torch.equal(x, y) for x, y in zip(other, found[0], strict=True))
+
+
+def _turns(function, *inputs):
+    return schedule(lower(torch.export.export(_Module(function), ([*inputs],), strict=False)))
+
+
+def test_threads_meet_only_where_one_needs_what_another_wrote():
+    x, w = torch.randn(1, 4096), torch.randn(4096, 4096)
+    chain = _turns(lambda x: (y := x.exp(), z := y * y.sigmoid(), (z * y).reshape(64, 64).sum(1)), x)
+    assert {(turn.phase, turn.how) for turn in chain} == {(0, "split")} and len({turn.parts for turn in chain}) == 1
+    first, second = _turns(lambda x, w: (F.linear(x.exp(), w),), x, w)
+    assert (first.phase, second.phase) == (0, 1) and second.parts == 512
+    *norm, product = _turns(lambda x, w: (F.linear(x[:, :512] * x[:, :512].square().mean().rsqrt(), w[:, :512]),), x, w)
+    assert {turn.how for turn in norm} == {"own"} and (product.phase, product.how) == (0, "split")
+    turned = _turns(lambda x: (y := x.exp(), y.view(64, 64).mT.exp()), x)
+    assert [turn.phase for turn in turned] == [0, 1]
 
 
 def test_rows_are_chosen_by_whole_numbers_within_the_table():
