@@ -57,9 +57,12 @@ class Pipe:
         return b""
 
     def peek(self, lines: int) -> bytes:
-        """The first lines, which `read` gives again; less of the last where it is long, or the pipe is over."""
+        """The first lines, which `read` gives again; less of the last where it is long, or the pipe is over.
+
+        Blank lines in front do not count.
+        """
         held = b""
-        while held.count(b"\n") < lines and len(held) < BLOCK and not self.over:
+        while held.lstrip().count(b"\n") < lines and len(held) < BLOCK and not self.over:
             held += self.read()
         self.first = held
         return held
@@ -115,7 +118,8 @@ class Piped(Task):
         """Read until so many steps can be given, or nothing more comes. Returns how many can."""
         while not self.ended and self.held < steps + self.ahead:
             data = self.pipe.read(self.asked)
-            if not data and not self.pipe.over:
+            # who stops us often stops the writer as well, perhaps within a line: that is not the pipe's end
+            if not data and (not self.pipe.over or self.asked()):
                 return 0
             self.take(data, last=self.pipe.over)
             self.ended = self.pipe.over

@@ -1,6 +1,7 @@
 """From what is piped in to a task: looked at, since a pipe has no name that would say what it holds."""
 
 import csv
+import inspect
 import sys
 from typing import Any
 
@@ -8,7 +9,7 @@ from recurra.tasks.base import SourceError
 from recurra.tasks.pipe import HOW, Pipe, Piped
 from recurra.tasks.piped_series import PipedSeries
 from recurra.tasks.piped_text import PipedText
-from recurra.tasks.tables import delimiter_of, is_number
+from recurra.tasks.tables import delimiter_of, is_missing, is_number
 
 FORMATS = ("text", "csv")
 
@@ -33,17 +34,23 @@ def open_pipe(*, format: str | None = None, descriptor: int | None = None, **key
     if not first:
         raise SourceError(f"the pipe is empty: {HOW}")
     table = format == "csv" or (format is None and is_table(first))
-    try:
-        return PipedSeries(pipe, **keywords) if table else PipedText(pipe, **keywords)
-    except TypeError as error:
+    kind = PipedSeries if table else PipedText
+    known = inspect.signature(kind).parameters.keys() - {"pipe"}
+    if unknown := sorted(keywords.keys() - known):
         held = "a table" if table else "text"
-        raise SourceError(f"the pipe holds {held}, which has no keyword {', '.join(keywords)}") from error
+        raise SourceError(
+            f"the pipe holds {held}, which has no keyword {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+        )
+    return kind(pipe, **keywords)
 
 
 def is_table(start: bytes) -> bool:
-    """Whether a stream that begins so is a table: names, then as many values, which but for the time are numbers."""
+    """Whether a stream that begins so is a table: names, then as many values, which but for the time are numbers.
+
+    Some may be missing, but not all: a table is refused for them, and is not read as text.
+    """
     try:
-        lines = start.decode("utf-8-sig").splitlines()[:2]
+        lines = [line for line in start.decode("utf-8-sig").splitlines() if line.strip()][:2]
     except UnicodeDecodeError:
         return False
     if len(lines) < 2:
@@ -54,4 +61,5 @@ def is_table(start: bytes) -> bool:
     except (csv.Error, ValueError):
         return False
     values = [x for name, x in zip(header, row, strict=False) if name.strip() != "ds"] if "ds" in header else row[1:]
-    return len(header) == len(row) > 1 and all(name.strip() for name in header) and all(map(is_number, values))
+    named = len(header) == len(row) > 1 and all(name.strip() for name in header)
+    return named and any(map(is_number, values)) and all(is_number(x) or is_missing(x) for x in values)

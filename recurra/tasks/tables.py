@@ -7,6 +7,7 @@ import collections
 import csv
 import importlib
 import pathlib
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -82,8 +83,8 @@ def _long(source: str, columns: dict[str, Column]) -> list[History]:
     numbers: dict[str, int] = {}
     names = [str(x) for x in columns["unique_id"]]
     codes = np.array([numbers.setdefault(name, len(numbers)) for name in names])
-    if any(name.strip().lower() in MISSING for name in numbers):
-        row = next(i for i, name in enumerate(names) if name.strip().lower() in MISSING)
+    if any(map(is_missing, numbers)):
+        row = next(i for i, name in enumerate(names) if is_missing(name))
         raise SourceError(f"{source} has no unique_id in row {row + 1}: name the series in every row")
     ds, y = times_of(source, "ds", columns["ds"]), numbers_of(source, "y", columns["y"])
     order = np.lexsort((ds, codes))
@@ -132,8 +133,8 @@ def _csv(path: pathlib.Path) -> dict[str, Column]:
 
 
 def delimiter_of(line: str) -> str:
-    """What stands between the values of a table, by its first line."""
-    return max(",;\t", key=line.count)
+    """What stands between the values of a table, by its first line; what is quoted does not count."""
+    return max(",;\t", key=re.sub('"[^"]*"', "", line).count)
 
 
 def header_of(source: str, row: Sequence[str]) -> list[str]:
@@ -207,7 +208,7 @@ def times_of(source: str, name: str, column: Column, before: int = 0) -> np.ndar
 
 def _refuse(source: str, name: str, row: int, value: Any, wanted: str) -> NoReturn:
     """Say what is wrong with one value."""
-    if value is None or str(value).strip().lower() in MISSING:
+    if is_missing(value):
         raise SourceError(f"{source} has no value in column {name}, row {row + 1}: fill it or leave the row out")
     raise SourceError(f"{source} has {str(value)!r} in column {name}, row {row + 1}: that is not {wanted}")
 
@@ -219,6 +220,11 @@ def is_number(x: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def is_missing(x: Any) -> bool:
+    """Whether this says that there is no value."""
+    return x is None or str(x).strip().lower() in MISSING
 
 
 def _dates(texts: list[str]) -> np.ndarray:

@@ -109,7 +109,8 @@ def test_what_a_pipe_holds_is_seen():
     assert opened(table()).said == "the pipe holds series"
     for text in (b"one line", b"a,b\nc,d\n", b"dear all,\n1,2\n", b"\xff\xfe,1\n2,3\n", b"1 2\n3 4\n"):
         assert opened(text).said == "the pipe holds text"
-    for start in (b"t;x\n0;1\n", b"\xef\xbb\xbft\tx\n2020-01-01\t1\n", b"x,ds\n4,2020-01-01\n"):
+    quoted, missing, blank = b'"t, a, b";x;y\n0;1;2\n', b"t,x,y\n0,,1\n", b"\n\nt,x\n0,1\n"
+    for start in (quoted, missing, blank, b"t;x\n0;1\n", b"\xef\xbb\xbft\tx\n2020-01-01\t1\n", b"x,ds\n4,2020-01-01\n"):
         assert opened(start).head == "forecaster"
     assert opened(table(), format="text").head == "language_model"
 
@@ -161,6 +162,8 @@ def test_what_cannot_be_read_or_asked_for():
         opened(b"x", format="json")
     with pytest.raises(SourceError, match="the pipe holds text, which has no keyword horizon"):
         opened(b"x", horizon=3)
+    with pytest.raises(SourceError, match="no keyword horizen; it has horizon, quantiles"):
+        opened(table(), horizon=3, horizen=3)
     with pytest.raises(SourceError, match="no 2 rows"):
         opened(b"xyz").batch("train", 0, 2, 1, 0)
     with pytest.raises(SourceError, match="learns from text"):
@@ -181,6 +184,14 @@ def test_waiting_ends_when_asked():
     assert len(asked) == 2 and not task.ended and task.held == 4
     os.close(into)
     assert batches(task, 8)[0].inputs.shape == (1, 3)
+
+
+def test_a_line_whose_writer_was_stopped_too_is_not_whole():
+    task = opened(table(20) + b"20,1", horizon=2)
+    task.asked = lambda: True
+    with pytest.raises(Dry):
+        task.batch("train", 0, 1, 64, 0)
+    assert task.held == 20 and not task.ended and bytes(task.kept()["line"]) == b"20,1"
 
 
 def test_the_source_is_standard_input(monkeypatch):
