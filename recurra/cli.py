@@ -351,8 +351,8 @@ def _how_to_go_on(command: str, folder: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        line = shlex.join(["recurra", command, "--resume", "--run", str(folder)])
-        raise KeyboardInterrupt(f"{str(stop) or 'stopped'}: {line}") from stop
+        line = f": {shlex.join(['recurra', command, '--resume', '--run', str(folder)])}" if folder.exists() else ""
+        raise KeyboardInterrupt(f"{str(stop) or 'stopped'}{line}") from stop
 
 
 def _page(folder: pathlib.Path) -> pathlib.Path:

@@ -52,10 +52,22 @@ def test_a_pipe_that_stays_open_is_learned_from_in_constant_memory_and_ctrl_c_sa
     assert (tmp_path / "run/checkpoints/step-000000060").is_dir()
 
 
+def test_ctrl_c_before_there_is_a_run_names_none_to_resume(tmp_path, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recurra.train.train", stopped)
+    done = call("train", "-", *SMALL, "--run", tmp_path / "run")
+    assert done.exit_code == 130 and done.stderr.strip() == "recurra: stopped"
+
+
 def test_one_sentence_for_what_is_wrong(tmp_path):
     process = start("train", "-", *SMALL, "--run", tmp_path / "run")
     out, said = process.communicate(b"ds,sine\n1,2\n2,\n", timeout=60)
     assert process.returncode == 2 and out == b"" and not (tmp_path / "run").exists()
     assert said == b"recurra: the pipe has no value in column sine, row 2: fill it or leave the row out\n"
+    process = start("train", "-", *SMALL, "--task", "quantiles=0.5", "--run", tmp_path / "run")
+    _, said = process.communicate(b"ds,sine\n1,2\n2,3\n", timeout=60)
+    assert process.returncode == 2 and said.startswith(b"recurra: quantiles are 0.5: they must be numbers")
     help_ = call("train", "--help").stdout
     assert "--endless" in help_ and "recurra train -" in " ".join(help_.split())
