@@ -4,7 +4,7 @@
 
 Before a mixer is timed its numbers are compared with the loop's in float64, whole and cut in two; one that is red gets
 no number, nor does a width at which memory or time do not suffice to compare. Contenders run in turn, each in a process
-of its own, in float32; medians are given, and the ratio of each contender's time to ours in the same round: its median
+of its own, in float32; medians are given, and the ratio of each contender's times to ours, any over any: its median
 and quartiles. A single step is of one row, without gradients. Results go to benchmarks/results/bench.json after every
 mixer; Ctrl-C keeps what was measured.
 """
