@@ -213,8 +213,12 @@ def test_it_runs_as_a_command(tmp_path):
     stored["mixers"]["mingru"]["sizes"]["small"] = row
     (tmp_path / "bench.json").write_text(json.dumps(stored))
     tables.RESULTS = tmp_path
-    (line,) = [x for x in tables.bench().splitlines() if x.startswith("| `mingru`")]
-    assert line.count("|") == tables.bench().splitlines()[0].count("|")
+    shown = tables.bench().splitlines()
+    # among the layers that others have too, and among all
+    heads = [shown.index(x) for x in shown if x.startswith(("| layer", "| mixer"))]
+    rows = [shown[i + 2] for i in heads]
+    assert len(rows) == 2 and all(row.startswith("| `mingru`") for row in rows)
+    assert [row.count("|") for row in rows] == [shown[i].count("|") for i in heads]
 
 
 def test_sizes_that_were_not_measured_again_stay_and_a_red_mixer_keeps_none():
