@@ -73,6 +73,20 @@ def test_what_no_kernel_takes_is_left_to_torch():
         assert torch.equal(grouped(x, weight), loop.run(x, weight))
 
 
+# torch's own, when forward mode is first asked for
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_transforms_of_torch_are_left_to_torch():
+    x, weight = torch.randn(4, 300, 32), torch.randn(4, 8, 8)
+    want = loop.run(x, weight)
+    _, tangent = torch.func.jvp(lambda part: grouped(part, weight), (x,), (x,))
+    assert_close(tangent, want)
+    assert_close(torch.func.vjp(lambda part: grouped(part, weight), x)[1](want)[0], loop.run(want, weight.mT))
+    assert_close(torch.vmap(lambda part: grouped(part, weight))(torch.stack([x, x]))[1], want)
+    with torch.autograd.forward_ad.dual_level():
+        y = grouped(torch.autograd.forward_ad.make_dual(x, x), weight)
+        assert_close(torch.autograd.forward_ad.unpack_dual(y).tangent, want)
+
+
 def test_an_operator_gives_the_kernels_bits(monkeypatch):
     given = _given(4, 32, torch.float32)
     want = _run(native.run, *given)

@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
+from torch.autograd import forward_ad
 
 from recurra.shapes import Tensor
 
@@ -208,11 +210,18 @@ def declines(engine: str, *tensors: Tensor | None, narrow: Sequence[Tensor | Non
             return f"the kernels run on a CPU, not on {x.device}"
         if not x.numel():
             return "there is nothing to compute"
+    if not torch.compiler.is_compiling() and _transformed():
+        return "torch.func, torch.vmap and forward-mode derivatives cannot see into the kernels"
     if torch.compiler.is_exporting():
         return "an exported graph runs where this library is not"
     if torch.compiler.is_compiling() and engine not in KERNELS:
         return "torch.compile cannot see into the kernels"
     return _missing(engine, reals.pop())
+
+
+def _transformed() -> bool:
+    """Whether tensors stand for many, or carry derivatives: their numbers alone are not all that must come through."""
+    return forward_ad._current_level >= 0 or _functorch.maybe_current_level() is not None
 
 
 def _missing(engine: str, real: str | None) -> str | None:
