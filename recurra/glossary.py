@@ -33,7 +33,7 @@ SHELVES = {
     "wrappers": Shelf("wrapper", WRAPPERS),
     "models": Shelf("model", MODELS),
     "presets": Shelf("preset", PRESETS),
-    "tasks": Shelf("task", TASKS, "--task"),
+    "tasks": Shelf("task", TASKS, "--task", ("source",)),
     "rules": Shelf("rule", RULES, "--rule-set", ("model", "task", "config")),
     "masks": Shelf("mask", MASKS, "--mask-set", ("model", "mask", "steps", "seed"), connect),
 }

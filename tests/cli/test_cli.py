@@ -65,6 +65,7 @@ def test_list_has_everything_of_a_kind(kind):
 
 def test_list_says_what_one_thing_is_and_what_it_takes():
     assert "temperature=16.0" in call("list", "gla").stdout and "Yang et al. 2024" in call("list", "gla").stdout
+    assert "KEY=VALUE: tokenizer=None" in call("list", "text").stdout, "the source is no keyword of --task"
     (entry,) = json.loads(call("list", "rigl", "--json").stdout)
     assert entry["option"] == "--mask-set" and entry["keywords"]["every"] == "100" and "density" in entry["keywords"]
     for shelf in SHELVES.values():
