@@ -136,6 +136,8 @@ def test_constants_of_the_graph_are_kept():
     (lambda x: (x.sort(1)[0],), (torch.ones(2, 2),), "no tensor of"),
     (lambda x: (x + 1,), (torch.ones(2, 2, dtype=torch.bfloat16),), "bfloat16"),
     (lambda x, y: (x + y.to(x.dtype),), (torch.ones(2), torch.ones(2, dtype=torch.bool)), "bool"),
+    (lambda x: (torch.addmm(x, x, x, beta=0.5),), (torch.ones(2, 2),), "'addmm' with beta"),
+    (lambda x: (x.bool().to(x.dtype),), (torch.ones(2),), "numbers as truth"),
     (lambda x, y: (x[y],), (torch.ones(2), torch.tensor([1])), "no C for 'index'"),
 ])  # fmt: skip
 def test_what_has_no_words_is_declined(function, inputs, reason):

@@ -68,7 +68,8 @@ def test_a_run_that_stopped_holds_what_it_held(cut):
     first.take(first.pipe.read(), last=False)
     while first.held >= 8 + 4:
         given.append(first.give(8))
-    second = opened(whole[cut:], format="csv", horizon=4)
+    # a line that was begun comes again, whole
+    second = opened(whole[whole.rfind(b"\n", 0, cut) + 1 :], format="csv", horizon=4)
     second.restore(first.kept())
     given += batches(second, 8)
     assert len(given) == len(one)
@@ -191,7 +192,7 @@ def test_a_line_whose_writer_was_stopped_too_is_not_whole():
     task.asked = lambda: True
     with pytest.raises(Dry):
         task.batch("train", 0, 1, 64, 0)
-    assert task.held == 20 and not task.ended and bytes(task.kept()["line"]) == b"20,1"
+    assert task.held == 20 and not task.ended and "20,1" not in str(task.kept())
 
 
 def test_the_source_is_standard_input(monkeypatch):

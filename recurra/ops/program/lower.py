@@ -151,10 +151,14 @@ class _Lowering:
                 raise Declined(f"'{name}' gives no tensor of {self.real}")
         arguments = [self.values[x] if isinstance(x, Node) else x for x in node.args]
         if name in SAME:
+            if like.dtype is torch.bool and node.args[0].meta["val"].dtype is not torch.bool:  # pyright: ignore
+                raise Declined("numbers as truth")
             self.values[node] = arguments[0]
         elif name in VIEWS:
             self.values[node] = self._view(node, name, arguments)
         elif hasattr(self, f"_{name}_of"):
+            if any(x is not None for x in node.kwargs.values()):
+                raise Declined(f"'{name}' with {', '.join(node.kwargs)}")
             self.values[node] = getattr(self, f"_{name}_of")(like, *arguments)
         elif isinstance(like, Tensor):
             self.values[node] = self._map(node, name, like, arguments)
