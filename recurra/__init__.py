@@ -1,8 +1,9 @@
 """Recurrent sequence models: every architecture on a handful of shared scans, under one law: a cut changes nothing."""
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from recurra.pages import prefer_huge
 
 if TYPE_CHECKING:
     from recurra.clock import Clock as Clock
@@ -11,9 +12,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# torch asks for huge pages for its large arrays, where the system lends them: an array of a long sequence otherwise
-# costs a fault for every 4 KiB, each time that it is made. Read by torch once; who sets it to 0 before keeps it off.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+prefer_huge()
 
 _WINDOW = {"Clock": "recurra.clock", "MIXERS": "recurra.mixers", "use": "recurra.ops.scan"}
 

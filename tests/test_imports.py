@@ -19,6 +19,7 @@ MAY = {
     "shapes": set(),
     "checks": set(),
     "files": set(),
+    "pages": set(),
     "exits": {"files"},
     "clock": {"shapes"},
     "state": GROUND,
@@ -38,7 +39,7 @@ MAY = {
     "glossary": TABLES | {"train"},
     "__main__": {"cli"},
     "cli": TABLES | {"train", "lens", "serve", "catalogue", "doctor", "glossary", WINDOW},
-    WINDOW: {"clock", "mixers", "ops", "state", "nn", "models", "tasks"},
+    WINDOW: {"pages", "clock", "mixers", "ops", "state", "nn", "models", "tasks"},
 }
 
 
