@@ -82,12 +82,12 @@ def bench() -> str:
 
 def _elsewhere(mixers: dict) -> list[str]:
     """The layers that others have too: their training time over ours."""
-    lines = ["| layer | ours, ms | the same layer elsewhere takes |", "|---|--:|---|"]
+    lines = []
     for name, entry in mixers.items():
         small = entry.get("sizes", {}).get("small", {})
         if others := _others(small):
             lines.append(f"| `{name}` | {_seconds(small, 'train', 1e3)} | {others} |")
-    return lines
+    return ["| layer | ours, ms | the same layer elsewhere takes |", "|---|--:|---|", *lines] if lines else []
 
 
 def _all(mixers: dict) -> list[str]:
