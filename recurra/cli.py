@@ -64,10 +64,7 @@ def main() -> None:
 
 
 @app.command("list", epilog="Example: recurra list mamba2")
-def list_names(
-    what: Annotated[str, typer.Argument(help=LISTS)] = "mixers",
-    as_json: Json = False,
-) -> None:
+def list_names(what: Annotated[str, typer.Argument(help=LISTS)] = "mixers", as_json: Json = False) -> None:
     """The architectures and what runs here; or all of a kind; or what one thing is, its equations and keywords."""
     from recurra import glossary
 

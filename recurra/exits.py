@@ -23,6 +23,9 @@ def polite() -> Iterator[None]:
         # what is still in the buffer goes nowhere, or Python would complain about it while it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(PIPE_CLOSED) from None
+    except SystemExit as end:
+        # rich's tables end with 1 when nobody reads them
+        raise SystemExit(PIPE_CLOSED) if isinstance(end.__context__, BrokenPipeError) else end from None
     except KeyboardInterrupt as stop:
         print(f"\nrecurra: {one_line(stop) or 'stopped'}", file=sys.stderr)
         raise SystemExit(STOPPED) from None

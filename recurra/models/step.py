@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from recurra.checks import at_least
 from recurra.ops import native
 from recurra.ops.program import Declined, compiled
 from recurra.shapes import State, Tensor
@@ -41,7 +42,8 @@ class CompiledStep:
         x: an input of one step, `(B, 1, ...)`; its numbers do not matter.
 
     Raises:
-        ValueError: the model is training, its state grows, or what it computes depends on the numbers it meets.
+        ValueError: the model is training, its state grows, there are no rows, or what it computes depends on the
+            numbers it meets.
         RuntimeError: it cannot be compiled here (no compiler).
     """
 
@@ -51,6 +53,7 @@ class CompiledStep:
             raise ValueError(f"this {kind} is training: call its eval() before compile_step()")
         if model.grows:
             raise ValueError(f"the state of this {kind} grows with the sequence: a compiled step needs one size")
+        at_least(1, rows=len(x))
         # copies: of one tensor that is in two places the tracer would make one input
         self.start: State = each(lambda t: native.dense(t).clone(), model.initial_state(len(x)))
         self._shape = _numbered(self.start, iter(range(len(list(leaves(self.start))))))

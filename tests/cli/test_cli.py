@@ -84,6 +84,12 @@ def test_list_says_why_there_are_no_kernels(tmp_path):
     assert "native" in done.stdout and "no C compiler (/no/such/compiler)" in done.stdout
 
 
+def test_list_ends_silently_where_nobody_reads_on():
+    process = start("list", env={"COLUMNS": "80"})
+    process.stdout.close()
+    assert process.wait(timeout=60) == 141 and process.stderr.read() == b""
+
+
 def test_doctor_finds_the_law_kept():
     result = call("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(result.stdout)}

@@ -1,11 +1,13 @@
 """Pipes without end: bytes as they come, memory that stays, state that outlives the process."""
 
+import itertools
 import json
 import os
 import pathlib
 import re
 import select
 import signal
+import statistics
 import subprocess
 import threading
 
@@ -112,14 +114,14 @@ def test_memory_is_flat_on_a_long_pipe_and_on_a_line_without_end(run):
         return 1024 * int(re.search(rf"{field}:\s+(\d+)", status)[1])
 
     line = b"line 5 of the log: all is well\n"
-    before = held(line * 10000, "VmRSS")
-    after = held(line * 30000, "VmRSS")
+    blocks = [held(line * 10000, "VmRSS") for _ in range(6)]
     highest = held(line, "VmHWM")
     endless = held(b"x" * 2**20 + b"\n", "VmHWM")
     process.communicate(timeout=120)
     assert process.returncode == 0
-    # the allocator keeps or returns a few pieces of a block; 300 bytes kept of each line would be seen
-    assert after - before < 2**23, f"{after - before} bytes more after 30000 lines"
+    # where freed pieces lie in the heap can cost 50 MB once, whenever; what is kept of each line grows in every block
+    growth = statistics.median(after - before for before, after in itertools.pairwise(blocks))
+    assert growth < 2**20, f"{growth} bytes more after 10000 lines: {blocks}"
     # read in one call, its logits alone would be 1 GiB
     assert endless - highest < 2**27, f"{endless - highest} bytes more after a line of a megabyte"
 

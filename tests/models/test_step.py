@@ -106,6 +106,8 @@ def test_what_is_training_or_grows_is_refused():
         _model("mamba2").train().compile_step()
     with pytest.raises(ValueError, match="grows"):
         _model("attention").compile_step()
+    with pytest.raises(ValueError, match="rows is 0"):
+        _model("mamba2").compile_step(0)
 
 
 def test_what_the_numbers_decide_is_refused():

@@ -92,7 +92,7 @@ CONSTANT = {"ones_like": 1, "zeros_like": 0, "new_zeros": 0, "new_ones": 1, "zer
 VALUE_AT = {"full": 1, "full_like": 1, "new_full": 2, "scalar_tensor": 0}
 
 
-def _word(graph: Graph, name: str, arguments: list, keywords: dict) -> Number | None:
+def word(graph: Graph, name: str, arguments: list, keywords: dict) -> Number | None:
     """One call of torch's as nodes; None where there are no words for it."""
     if name in CONSTANT:
         return graph.const(CONSTANT[name])
@@ -243,15 +243,15 @@ class _Recorder(TorchDispatchMode):
         if name == "lift_fresh" and args[0].data_ptr() not in self.numbers:
             self.name(args[0], self.graph.const(args[0].item()) if args[0].numel() == 1 else self.number(args[0]))
         arguments = [self.number(x) if isinstance(x, Tensor) else x for x in args]
-        word = _word(self.graph, name.removesuffix("_"), arguments, kwargs)
-        if word is None:
+        found = word(self.graph, name.removesuffix("_"), arguments, kwargs)
+        if found is None:
             with self:
                 return self._said_otherwise(func, name, args, kwargs)
         result = func(*args, **kwargs)
         if tuple(result.shape) not in ((UNITS,), (1,), ()):
             name = self.saying or name
             raise Untraceable(f"a compiled rule is pointwise over its units: '{name}' changes their shape")
-        self.name(result, word)
+        self.name(result, found)
         return result
 
     def _said_otherwise(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:

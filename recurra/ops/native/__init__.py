@@ -165,7 +165,7 @@ def _say(line: str) -> None:
 
 
 @functools.cache
-def _library(engine: str, real: str) -> ctypes.CDLL | str:
+def library_of(engine: str, real: str) -> ctypes.CDLL | str:
     """The library, or why there is none."""
     try:
         return _load(engine, real)
@@ -176,7 +176,7 @@ def _library(engine: str, real: str) -> ctypes.CDLL | str:
 
 @functools.cache
 def _function(engine: str, name: str, real: str) -> Function:
-    library = _library(engine, real)
+    library = library_of(engine, real)
     if isinstance(library, str):
         raise RuntimeError(library)
     function = getattr(library, f"{engine.partition('-')[0]}_{name}")
@@ -216,7 +216,7 @@ def declines(engine: str, *tensors: Tensor | None, narrow: Sequence[Tensor | Non
         return "an exported graph runs where this library is not"
     if torch.compiler.is_compiling() and engine not in KERNELS:
         return "torch.compile cannot see into the kernels"
-    return _missing(engine, reals.pop())
+    return missing(engine, reals.pop())
 
 
 def _transformed() -> bool:
@@ -224,15 +224,15 @@ def _transformed() -> bool:
     return forward_ad._current_level >= 0 or _functorch.maybe_current_level() is not None
 
 
-def _missing(engine: str, real: str | None) -> str | None:
+def missing(engine: str, real: str | None) -> str | None:
     """Why there is no library, if there is none."""
     assert real is not None
-    library = _library(engine, real)
+    library = library_of(engine, real)
     return library if isinstance(library, str) else None
 
 
 # what torch.compiler.assume_constant_result does, which would import the compiler, and take seconds
-_missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
+missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def tracked(*tensors: Tensor | None) -> bool:

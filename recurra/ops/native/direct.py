@@ -13,7 +13,7 @@ from recurra.ops import native
 @functools.cache
 def function(engine: str, name: str, real: torch.dtype) -> Callable[[bytes], int]:
     """A C function of an engine that has declined nothing; it returns 0, or what went wrong."""
-    library = native._library(engine, native.REALS[real])
+    library = native.library_of(engine, native.REALS[real])
     assert not isinstance(library, str)
     found = library[f"{engine.partition('-')[0]}_{name}"]
     found.argtypes, found.restype = (ctypes.c_void_p,), ctypes.c_int64

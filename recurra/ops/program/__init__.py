@@ -31,14 +31,15 @@ def compiled(program: torch.export.ExportedProgram) -> Callable[[Sequence[Tensor
     native.write(engine, text)
     like = [place.like for place in lowered.outputs]
     real = like[0].dtype
-    missing = native._missing(engine, native.REALS[real])
-    if missing is not None:
-        raise Declined(missing)
+    reason = native.missing(engine, native.REALS[real])
+    if reason is not None:
+        raise Declined(reason)
     function = direct.function(engine, "step", real)
     # never written; one alike is made in half the time that one of a shape and a type takes
     like, held = [torch.empty(x.shape, dtype=real) for x in like], lowered.inputs
     pack = struct.Struct(f"{len(held) + len(like) + 1}q").pack
     empty_like, threads = torch.empty_like, torch.get_num_threads
+    constants = any(x is not None for x in held)
 
     def run(inputs: Sequence[Tensor]) -> list[Tensor]:
         if constants:
@@ -51,5 +52,4 @@ def compiled(program: torch.export.ExportedProgram) -> Callable[[Sequence[Tensor
             raise kind(reason)
         return outputs
 
-    constants = any(x is not None for x in held)
     return run

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.fx import Node
 
-from recurra.ops.cell.trace import Graph, Number, Traced, Untraceable, _word as word, reachable
+from recurra.ops.cell.trace import Graph, Number, Traced, Untraceable, reachable, word
 from recurra.shapes import Tensor
 
 VIEWS = {
