@@ -3,7 +3,14 @@
 A sentence that can say more than the rule, such as what would go wrong, is written where it is known.
 """
 
-from collections.abc import Collection
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 
 
 def one_of(known: Collection[str], **given: str) -> None:
@@ -47,3 +54,55 @@ def layer_of(depth: int, layer: int) -> None:
     """
     if not 0 <= layer < depth:
         raise ValueError(f"layer is {layer}: with a depth of {depth} it must be at least 0 and less than that")
+
+
+def of_types(function: Callable[..., Any], keywords: Mapping[str, Any]) -> None:
+    """Each keyword is of the type that the function's signature names: what a command line gives may be anything.
+
+    A whole number will do for a number, true and false for neither; a list for any sequence. What is annotated
+    otherwise, and what the function does not know, is let through.
+
+    Raises:
+        ValueError: one is of another type, or a number that no file of settings can hold.
+    """
+    known = inspect.signature(function).parameters
+    for name, value in keywords.items():
+        kinds = _kinds(known[name].annotation) if name in known else ()
+        if kinds and not any(_is(kind, value) for kind in kinds):
+            raise ValueError(f"{name} is {_shown(value)}: it must be {' or '.join(map(_word, kinds))}")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError(f"{name} is {_shown(value)}: it must be less than 2**63")
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """The types that an annotation lets through; none where it is not one of those that are looked at."""
+    union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+    kinds = typing.get_args(annotation) if union else (annotation,)
+    return kinds if all(kind in _WORDS or _items(kind) for kind in kinds) else ()
+
+
+def _items(kind: Any) -> Any:
+    """What a kind of sequence holds; None where it is none, or holds what is not looked at."""
+    items = typing.get_args(kind)
+    sequence = typing.get_origin(kind) in (list, tuple, Sequence)
+    return items[0] if sequence and items and items[0] in _WORDS else None
+
+
+def _is(kind: Any, value: Any) -> bool:
+    if item := _items(kind):
+        return isinstance(value, list | tuple) and all(_is(item, x) for x in value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind)
+
+
+def _shown(value: Any) -> str:
+    """A value as text that leaves room for the rule."""
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:60]}..."
+
+
+def _word(kind: Any) -> str:
+    return f"a list, each {_WORDS[_items(kind)]}" if _items(kind) else _WORDS[kind]

@@ -29,7 +29,7 @@ MAY = {
     "memory": STATE | {"ops", "parts"},
     "nn": MIXERS,
     "models": MIXERS,
-    "tasks": {"shapes"},
+    "tasks": {"shapes", "checks"},
     "train": TABLES | {WINDOW},
     "lens": TABLES | {WINDOW},
     "serve": TABLES - {"tasks"} | {WINDOW},

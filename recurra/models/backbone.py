@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from recurra.checks import at_least
+from recurra.checks import at_least, of_types
 from recurra.clock import Clock
 from recurra.memory import MEMORIES
 from recurra.mixers import MIXERS, Mixer
@@ -73,6 +73,7 @@ def build_mixer(name: str, width: int, keywords: dict[str, Any], table: Any = MI
         if keyword not in known:
             has = f"; it has {', '.join(known)}" if known else ""
             raise ValueError(f"{name} has no keyword {keyword!r}{nearest(keyword, known)}{has}")
+    of_types(table[name], keywords)
     return table[name](width, **keywords)
 
 

@@ -6,6 +6,7 @@ import os
 import pathlib
 from typing import Any
 
+from recurra.checks import of_types
 from recurra.tasks.adding import Adding as Adding
 from recurra.tasks.associative_recall import AssociativeRecall as AssociativeRecall
 from recurra.tasks.base import Batch as Batch, SourceError as SourceError, Task as Task
@@ -74,6 +75,7 @@ def make(config: dict[str, Any]) -> Task:
 
     Raises:
         SourceError: there is no such task or keyword (the nearest is named), or the task refuses them.
+        ValueError: a keyword is of another type.
     """
     keywords = dict(config)
     name = keywords.pop("task", None)
@@ -88,10 +90,11 @@ def make(config: dict[str, Any]) -> Task:
             )
     if "source" in known and "source" not in keywords:
         raise SourceError(f"the task {name} needs a source: give a file")
+    of_types(TASKS[name], keywords)
     return TASKS[name](**keywords)
 
 
-def open_source(source: str | os.PathLike[str], **keywords: Any) -> Task:
+def open_source(source: str | os.PathLike[str], /, **keywords: Any) -> Task:
     """The task that a source stands for: a task's name, "stdlib", a CSV or Parquet file, a text file or folder, or "-",
     which is what is piped in.
 
@@ -99,7 +102,10 @@ def open_source(source: str | os.PathLike[str], **keywords: Any) -> Task:
 
     Raises:
         SourceError: the source is none of these, or cannot be used; in one sentence.
+        ValueError: a keyword is of another type.
     """
+    if taken := sorted(keywords.keys() & {"task", "source", "descriptor"}):
+        raise SourceError(f"{taken[0]} is no keyword of a task here: the source says it")
     source = os.fspath(source)
     path = pathlib.Path(source)
     if source == PIPE:

@@ -5,6 +5,7 @@ import inspect
 import sys
 from typing import Any
 
+from recurra.checks import of_types
 from recurra.tasks.base import SourceError
 from recurra.tasks.pipe import HOW, Pipe, Piped
 from recurra.tasks.piped_series import PipedSeries
@@ -24,6 +25,7 @@ def open_pipe(*, format: str | None = None, descriptor: int | None = None, **key
 
     Raises:
         SourceError: nothing is piped in, it is empty, or a keyword does not fit what it holds.
+        ValueError: a keyword is of another type.
     """
     if format not in (None, *FORMATS):
         raise SourceError(f"format is {format!r}: a pipe holds {' or '.join(FORMATS)}")
@@ -41,6 +43,7 @@ def open_pipe(*, format: str | None = None, descriptor: int | None = None, **key
         raise SourceError(
             f"the pipe holds {held}, which has no keyword {', '.join(unknown)}; it has {', '.join(sorted(known))}"
         )
+    of_types(kind, keywords)
     return kind(pipe, **keywords)
 
 

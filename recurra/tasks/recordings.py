@@ -46,6 +46,8 @@ class Recordings(Task):
             raise SourceError(f"recorded is {recorded}: it must be between 1 and the units, {units}")
         if not gain > 0 or not tau > 0:
             raise SourceError(f"gain is {gain} and tau {tau}: both must be greater than 0")
+        if teacher < 0:
+            raise SourceError(f"teacher is {teacher}: it must be at least 0")
         self.config = {
             "task": "recordings", "units": units, "recorded": recorded, "gain": gain, "tau": tau, "teacher": teacher,
         }  # fmt: skip

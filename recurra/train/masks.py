@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recurra.checks import of_types
 from recurra.models.backbone import nearest
 from recurra.parts.masks import Connections, Mask, Matrix, matrices, modular, reaching, scattered
 from recurra.parts.rewiring import SET, Hebbian, Rewiring, RigL, Static
@@ -44,10 +45,12 @@ class Masking:
             if keyword not in drawing + moving:
                 raise RunError(f"{name} has no keyword {keyword!r}{nearest(keyword, drawing + moving)}")
         try:
-            self.mask = connect(model, config.seed, **{k: v for k, v in given.items() if k in drawing})
-            moves = {k: v for k, v in given.items() if k in moving}
+            draws, moves = ({k: v for k, v in given.items() if k in known} for known in (drawing, moving))
+            of_types(connect, draws)
+            of_types(MASKS[name], moves)
+            self.mask = connect(model, config.seed, **draws)
             self.rewiring = MASKS[name](self.mask, config.steps, config.seed, **moves)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise RunError(f"the mask cannot be made: {error}") from error
         self.first = True
         self.scores: Mapping[str, Tensor] = {}

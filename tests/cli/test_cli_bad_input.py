@@ -6,6 +6,9 @@ import resource
 import pytest
 from commands import call, contents, start, wrong
 
+from recurra.glossary import SHELVES, keywords
+from recurra.tasks import TASKS
+
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
@@ -67,6 +70,29 @@ def test_a_bad_setting(text, tmp_path, arguments, said):
 )
 def test_a_bad_comparison(text, tmp_path, arguments, said):
     assert said in wrong("compare", text, *arguments, "--run", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("task", [name for name in TASKS if keywords(SHELVES["tasks"], TASKS[name])])
+def test_a_keyword_of_another_type(text, series, tmp_path, task):
+    source = {"text": text, "series": series}.get(task, task)
+    for key in keywords(SHELVES["tasks"], TASKS[task]):
+        line = wrong("train", source, "--task", f'{key}={{"abc": 1}}', "--run", tmp_path / "run")
+        assert f"{key} is {{'abc': 1}}: it must be " in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--set", "heads=abc"), "heads is 'abc': it must be a whole number"),
+        (("--rule", "snap", "--rule-set", "steps=abc"), "steps is 'abc': it must be a whole number"),
+        (("--mask", "static", "--mask-set", "density=abc"), "density is 'abc': it must be a number or null"),
+        (("--task", "source=x"), "source is no keyword of a task here"),
+    ],
+)
+def test_so_of_mixers_rules_and_masks(tmp_path, arguments, said):
+    assert said in wrong("train", "parity", "--mixer", "gla", *arguments, "--run", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+from recurra.checks import of_types
 from recurra.models.backbone import nearest
 from recurra.tasks import Task
 from recurra.train.config import Config
@@ -41,6 +42,7 @@ def build(model: Any, task: Task, config: Config) -> LearningRule:
 
     Raises:
         RunError: there is no such rule or keyword (the nearest is named), or it cannot teach this model.
+        ValueError: a keyword is of another type.
     """
     if config.rule not in RULES:
         raise RunError(f"there is no rule {config.rule!r}{nearest(config.rule, RULES)}; there are {', '.join(RULES)}")
@@ -49,4 +51,5 @@ def build(model: Any, task: Task, config: Config) -> LearningRule:
     for keyword in config.rule_arguments:
         if keyword not in known:
             raise RunError(f"{config.rule} has no keyword {keyword!r}{nearest(keyword, known)}")
+    of_types(rule, config.rule_arguments)
     return rule(model, task, config, **config.rule_arguments)
