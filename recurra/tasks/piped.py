@@ -10,7 +10,7 @@ from recurra.tasks.base import SourceError
 from recurra.tasks.pipe import HOW, Pipe, Piped
 from recurra.tasks.piped_series import PipedSeries
 from recurra.tasks.piped_text import PipedText
-from recurra.tasks.tables import delimiter_of, is_missing, is_number
+from recurra.tasks.tables import DELIMITERS, delimiter_of, has_decimal_comma, is_missing, is_number
 
 FORMATS = ("text", "csv")
 
@@ -50,7 +50,8 @@ def open_pipe(*, format: str | None = None, descriptor: int | None = None, **key
 def is_table(start: bytes) -> bool:
     """Whether a stream that begins so is a table: names, then as many values, which but for the time are numbers.
 
-    Some may be missing, but not all: a table is refused for them, and is not read as text.
+    Some may be missing, but not all, or have decimal commas, and there may be one column only: a table is refused for
+    that, and is not read as text.
     """
     try:
         lines = [line for line in start.decode("utf-8-sig").splitlines() if line.strip()][:2]
@@ -58,6 +59,8 @@ def is_table(start: bytes) -> bool:
         return False
     if len(lines) < 2:
         return False
+    if is_number(lines[1]) and len(lines[0].split()) == 1 and not set(lines[0]) & set(DELIMITERS):
+        return True
     delimiter = delimiter_of(lines[0])
     try:
         header, row = csv.reader(lines, delimiter=delimiter)
@@ -65,4 +68,5 @@ def is_table(start: bytes) -> bool:
         return False
     values = [x for name, x in zip(header, row, strict=False) if name.strip() != "ds"] if "ds" in header else row[1:]
     named = len(header) == len(row) > 1 and all(name.strip() for name in header)
-    return named and any(map(is_number, values)) and all(is_number(x) or is_missing(x) for x in values)
+    numbers = [is_number(x) or has_decimal_comma(x) for x in values]
+    return named and any(numbers) and all(number or is_missing(x) for number, x in zip(numbers, values, strict=True))

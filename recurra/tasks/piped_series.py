@@ -116,11 +116,14 @@ class PipedSeries(Piped, Quantiles):
             raise SourceError(f"after row {self.rows} the pipe is no table in UTF-8 ({error})") from error
 
     def _begin(self, row: list[str]) -> None:
+        if len(row) < 2:
+            raise SourceError(
+                "the pipe has one column only: a table begins with a header and has times before its values, as in "
+                "t,x; text is read as text with --task format=text"
+            )
         columns = header_of("the pipe", row)
         if "unique_id" in columns:
             raise SourceError("the pipe has a column unique_id: give each series a column of its own")
-        if len(columns) < 2:
-            raise SourceError("the pipe has one column only: it needs one of times and one or more of values")
         self.columns = columns
         self.total = np.zeros(len(self.series))
         self.values = self.scales = np.zeros((0, len(self.series)))

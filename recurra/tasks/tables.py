@@ -17,6 +17,7 @@ import numpy as np
 from recurra.tasks.base import SourceError
 
 CSV, PARQUET = (".csv", ".tsv"), (".parquet", ".pq")
+DELIMITERS = ",;\t|"
 LONG = ("unique_id", "ds", "y")
 Column = Sequence[Any] | np.ndarray
 MISSING = ("", "na", "n/a", "nan", "null", "none", "nat")
@@ -134,7 +135,7 @@ def _csv(path: pathlib.Path) -> dict[str, Column]:
 
 def delimiter_of(line: str) -> str:
     """What stands between the values of a table, by its first line; what is quoted does not count."""
-    return max(",;\t", key=re.sub('"[^"]*"', "", line).count)
+    return max(DELIMITERS, key=re.sub('"[^"]*"', "", line).count)
 
 
 def header_of(source: str, row: Sequence[str]) -> list[str]:
@@ -210,6 +211,7 @@ def _refuse(source: str, name: str, row: int, value: Any, wanted: str) -> NoRetu
     """Say what is wrong with one value."""
     if is_missing(value):
         raise SourceError(f"{source} has no value in column {name}, row {row + 1}: fill it or leave the row out")
+    wanted = f"{wanted}: write {value.strip().replace(',', '.')}" if has_decimal_comma(value) else wanted
     raise SourceError(f"{source} has {str(value)!r} in column {name}, row {row + 1}: that is not {wanted}")
 
 
@@ -220,6 +222,11 @@ def is_number(x: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def has_decimal_comma(x: Any) -> bool:
+    """Whether this would be a number with a point in place of its comma."""
+    return isinstance(x, str) and x.count(",") == 1 and not is_number(x) and is_number(x.replace(",", "."))
 
 
 def is_missing(x: Any) -> bool:

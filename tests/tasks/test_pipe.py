@@ -108,11 +108,28 @@ def test_a_tokenizer_sees_whole_lines(tmp_path):
 
 def test_what_a_pipe_holds_is_seen():
     assert opened(table()).said == "the pipe holds series"
-    for text in (b"one line", b"a,b\nc,d\n", b"dear all,\n1,2\n", b"\xff\xfe,1\n2,3\n", b"1 2\n3 4\n"):
+    for text in (
+        b"one line",
+        b"a,b\nc,d\n",
+        b"dear all,\n1,2\n",
+        b"\xff\xfe,1\n2,3\n",
+        b"1 2\n3 4\n",
+        b"Chapter 1\n1\n",
+        b"a;b\n1,5;c\n",
+    ):
         assert opened(text).said == "the pipe holds text"
     quoted, missing, blank = b'"t, a, b";x;y\n0;1;2\n', b"t,x,y\n0,,1\n", b"\n\nt,x\n0,1\n"
-    for start in (quoted, missing, blank, b"t;x\n0;1\n", b"\xef\xbb\xbft\tx\n2020-01-01\t1\n", b"x,ds\n4,2020-01-01\n"):
+    for start in (
+        quoted,
+        missing,
+        blank,
+        b"t;x\n0;1\n",
+        b"\xef\xbb\xbft\tx\n2020-01-01\t1\n",
+        b"x,ds\n4,2020-01-01\n",
+        b"t|x\n0|1\n",
+    ):
         assert opened(start).head == "forecaster"
+    assert opened(b"t|x\n0|1\n").head == "forecaster"
     assert opened(table(), format="text").head == "language_model"
 
 
@@ -144,6 +161,22 @@ def test_what_is_held_does_not_grow():
 def test_what_is_wrong_is_said_with_its_place(pieces, said):
     with pytest.raises(SourceError, match=said):
         batches(opened(*pieces, **({} if pieces == [b""] else {"format": "csv"})), 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"t;x\n1;2,5\n2;3,5\n", "has '2,5' in column x, row 1: that is not a number: write 2.5"),
+        (b"t\tx\ty\n2020-01-01\t1\t\n2020-01-02\t-2,5\t1\n", "no value in column y, row 1"),
+        (b"t|x\n1|2,5\n", "write 2.5"),
+        (b"sine\n0.5\n0.7\n", "one column only.*as in t,x; text .* --task format=text"),
+        (b"1\n2\n3\n", "one column only"),
+    ],
+)
+def test_a_table_that_is_not_one_of_ours_is_refused_and_not_learned_from_as_text(text, said):
+    with pytest.raises(SourceError, match=said):
+        batches(opened(text), 8)
+    assert opened(text, format="text").batch("train", 0, 1, 5, 0).inputs.shape == (1, 5)
 
 
 def test_rows_are_counted_from_where_the_pipe_begins():
