@@ -1,8 +1,10 @@
 r"""`LeastSquares` by a solver that is asked for all steps at once, whatever it is: its gradient is no part of it.
 
-What reads S is the solution :math:`x_t`, as the query of an ordinary `Outer` memory. The gradient is not taken through
-the solver: that of :math:`x = A^{-1} q` is one more solve, :math:`\bar q = A^{-1} \bar x`, and that of A,
-:math:`-\bar q x^\top`, the gradient of what `Outer` reads of keys by keys.
+What reads S is the solution :math:`x_t` of :math:`A x = q`, as the query of an ordinary `Outer` memory, which holds G
+beside S. The gradient is not taken through the solver: of what is read, :math:`\bar o`, the solution's is
+:math:`\bar x = S \bar o`, what the same memory with keys and values exchanged reads by it; that of q is one more solve,
+:math:`\bar q = A^{-1} \bar x`; and that of A, :math:`-\bar q x^\top`, is the gradient of reading G by x where what was
+read has :math:`-\bar q`. So both memories go back in one pass, with x a constant.
 """
 
 from collections.abc import Callable
@@ -36,26 +38,36 @@ def scan(
         read, _ = engine.scan(Outer(x, written, key, log_decay, reset=reset), gram)
         return read + ridge * x
 
+    def back(grad: Tensor) -> Tensor:
+        """S times what has the values' features, of all steps."""
+        read, _ = engine.scan(Outer(grad, value, written, log_decay, reset=reset), memory.mT)
+        return read
+
     inverse = solver(record, gram, product)
     with torch.no_grad():
         solution = inverse(query)
-    if torch.is_grad_enabled():
-        solution = _Solution.apply(query - product(solution), solution, inverse)
     both = torch.cat([key, value], -1)
     read, state = engine.scan(Outer(solution, written, both, log_decay, reset=reset), torch.cat([gram, memory], -1))
     # rounding may differ across the diagonal
-    return read[..., key.shape[-1] :], torch.cat(halves(state), -1)
+    return _Answer.apply(read, query, ridge, solution, inverse, back), torch.cat(halves(state), -1)
 
 
-class _Solution(Function):
-    """The solution, as a function of the residual that is left of it, which is zero and has a gradient."""
+class _Answer(Function):
+    """What a solution read of S, from what it read of G and of S: a function of the query and the ridge too."""
 
     @staticmethod
-    def forward(ctx: Any, residual: Tensor, solution: Tensor, inverse: Map) -> Tensor:
-        ctx.inverse = inverse
-        return solution.clone()
+    def forward(
+        ctx: Any, read: Tensor, query: Tensor, ridge: Tensor, solution: Tensor, inverse: Map, back: Map
+    ) -> Tensor:
+        ctx.save_for_backward(solution)
+        ctx.inverse, ctx.back = inverse, back
+        return read[..., query.shape[-1] :].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return ctx.inverse(grad_outputs[0]), None, None
+        (solution,) = ctx.saved_tensors
+        query_grad = ctx.inverse(ctx.back(grad_outputs[0]))
+        read_grad = torch.cat([-query_grad, grad_outputs[0]], -1)
+        ridge_grad = -(query_grad * solution).sum((0, 1)) if ctx.needs_input_grad[2] else None
+        return read_grad, query_grad, ridge_grad, None, None, None
