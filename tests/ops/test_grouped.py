@@ -46,6 +46,18 @@ def test_float32_error_is_at_most_twice_torchs(groups, size):
         assert off <= 2 * allowed + 1e-6 * float(want.abs().max())
 
 
+@pytest.mark.parametrize(("groups", "size"), SIZES)
+def test_one_gradient_alone_has_the_bits_of_both(groups, size):
+    both, weight = _given(groups, size, torch.float64)
+    y = native.run(both, torch.cat([weight, weight]))
+    asks = torch.randn(y.shape, dtype=y.dtype)
+    x_grad, weight_grad = torch.autograd.grad((y * asks).sum(), (both, weight))
+    y = native.run(both, torch.cat([weight, weight]).detach())
+    assert torch.equal(torch.autograd.grad((y * asks).sum(), both)[0], x_grad)
+    y = native.run(both.detach(), torch.cat([weight, weight]))
+    assert torch.equal(torch.autograd.grad((y * asks).sum(), weight)[0], weight_grad)
+
+
 def test_any_number_of_threads_gives_the_same_bits():
     torch.manual_seed(0)
     given = torch.randn(27, STEPS, 256, requires_grad=True), torch.randn(8, 16, 16, requires_grad=True)

@@ -43,7 +43,9 @@ def _forward(kind: int, inputs: Given, outputs: Sequence[Tensor]) -> None:
 
 def _backward(kind: int, wanted: Sequence[bool], saved: Given, grads: Given) -> Given:
     x, weight, grad = native.lines(saved[0]), native.dense(saved[1]), native.lines(grads[0])
-    found = native.fresh(x), native.fresh(weight)
+    # the weight's is added up where it is alone
+    weight_grad = native.fresh(weight) if wanted[0] else torch.zeros_like(weight)
+    found = native.fresh(x) if wanted[0] else None, weight_grad if wanted[1] else None
     native.call("grouped", "backward", x, x.stride(0), weight, grad, grad.stride(0), *found, *_sizes(x, weight))
     return found
 

@@ -73,7 +73,7 @@ I grouped_forward(const Forward *f, I fields) {
     return failed;
 }
 
-/* The gradients. Where that of W alone is wanted, dx and w are NULL, and it is added to what there is. */
+/* The gradients, NULL where one is not wanted. Without dx W is not looked at, and dw is added to what there is. */
 typedef struct { const REAL *x; I x_row; const REAL *w, *g; I g_row; REAL *dx, *dw; Sizes s; } Backward;
 /* the rows from `r` on, of which `sums` gets what they add to the gradient of W; room: of three tiles of rows and a W */
 static void back(const Backward *f, Tiling t, const REAL *w, I r, I m, REAL *sums, REAL *room) {
@@ -85,6 +85,7 @@ static void back(const Backward *f, Tiling t, const REAL *w, I r, I m, REAL *sum
         const Lines x = lines(f->x + r * f->x_row + at, f->x_row, m, n, wide, room);
         const Lines g = lines(f->g + r * f->g_row + at, f->g_row, m, n, wide, room + ROWS * wide);
         if (f->dx) multiply(f->dx + r * width + at, width, g, w + i * square, m, n, wide, room + 2 * ROWS * wide);
+        if (!f->dw) continue;
         product(dw, wide, 0, 0, g.x, 1, g.stride, x.x, x.stride, n, m, wide / W);
         for (I k = 0; k < n * wide; k += W) put(sums + i * square + k, get(sums + i * square + k) + get(dw + k));
     }
@@ -113,7 +114,7 @@ I grouped_backward(const Backward *f, I fields) {
         flush_off(old);
     }
     REAL *dw = f->dw;
-    for (I h = 0; h < s->H; h++) {
+    for (I h = 0; dw && h < s->H; h++) {
         const I at = h % t.together * s->K;
         const REAL *tile = sums + h / t.together * wide * wide + at * wide + at;
         for (I i = 0; i < s->K; i++) for (I j = 0; j < s->K; j++, dw++) {
