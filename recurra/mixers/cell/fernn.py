@@ -1,5 +1,7 @@
 """The flow-equivariant recurrent network."""
 
+import functools
+
 import torch
 from torch import nn
 
@@ -8,9 +10,17 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Scan
 from recurra.ops.cell import rules
+from recurra.ops.pointwise import Map, pointwise
 from recurra.parts.circulant import check_taps, circulant
 from recurra.parts.heads import divide
 from recurra.shapes import Float, Tensor
+
+
+def _largest(*copies: Tensor) -> Tensor:
+    return functools.reduce(torch.maximum, copies)
+
+
+LARGEST = Map("largest", _largest)
 
 
 class FERNN(Mixer):
@@ -59,4 +69,4 @@ class FERNN(Mixer):
         entering = circulant(self.input, self.size).repeat(len(self.velocities), 1)
         weight = torch.stack([circulant(self.recurrent, self.size, shift=speed) for speed in self.velocities])
         read, (h,) = self.scan(Cell(rules.ELMAN_RELU, x, weight[None], input_weight=entering), state, clock)
-        return read.unflatten(-1, (len(self.velocities), -1)).amax(-2), (h,)
+        return pointwise(LARGEST, *read.chunk(len(self.velocities), -1)), (h,)
