@@ -156,10 +156,13 @@ class Hebbian(Rewiring):
         Raises:
             ValueError: nothing was seen of a matrix: its layer's weight is used without calling the layer.
         """
+        if unseen := [name for name in self.mask.matrices if not self.seen[name].count]:
+            raise ValueError(
+                f"hebbian saw nothing of {', '.join(unseen)}: layers that are not called, of which the weights alone "
+                "are used; name others with where, or rewire by set or rigl"
+            )
         found = {}
         for name, (parameter, shape, _) in self.mask.matrices.items():
-            if not self.seen[name].count:
-                raise ValueError(f"hebbian saw nothing of {name}: its layer is not called, only its weight is used")
             found[name] = self.seen[name].correlation().abs().expand(shape).reshape(parameter.shape)
         return found
 

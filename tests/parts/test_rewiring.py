@@ -169,3 +169,13 @@ def test_what_hebbian_cannot_see_is_refused():
     model.forward = lambda x: nn.functional.linear(x, model[0].weight)
     with pytest.raises(ValueError, match=r"hebbian saw nothing of 0\.weight"):
         seen(Hebbian(masked(model), 1000, 0), model, torch.randn(2, 4))
+
+
+def test_hebbian_names_all_that_it_does_not_see_and_what_to_do():
+    """In mLSTM two layers are products with their weights: what is seen instead is for the user to choose."""
+    model, x = MIXERS["mlstm"](8), torch.randn(2, 70, 8)
+    with pytest.raises(ValueError, match=r"nothing of inputs\.weight, gates\.weight: .* name others with where, or"):
+        seen(Hebbian(masked(model), 1000, 0), model, x)
+    found = matrices(model, "out.weight")
+    others = Mask(found, scattered(found, 0.5, "uniform", random()))
+    assert set(seen(Hebbian(others, 1000, 0), model, x)) == {"out.weight"}
