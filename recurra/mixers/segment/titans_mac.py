@@ -18,7 +18,7 @@ from recurra.parts.learner import Learner
 from recurra.parts.norms import RMSNorm, unit
 from recurra.parts.persistent import Persistent, asks, placed
 from recurra.parts.rotary import rotary_turns, rotate
-from recurra.parts.segment import Open, Segments, apart, arrange, choose, none_open
+from recurra.parts.segment import Open, Segments, arrange, choose, none_open
 from recurra.parts.window import attend
 from recurra.shapes import Bool, Float, Int, Tensor
 
@@ -110,8 +110,8 @@ class TitansMAC(Mixer):
         whole = happened.all(-1).all(0).tolist()
         start, inputs, reads = self.learner.initial_state(len(x)), [], []
         view = self._view(torch.arange(self.segment, device=x.device))
-        ready = self._prepare(asked.flatten(0, 1), segments, view)
-        for number, (valid, part) in enumerate(zip(happened.unbind(1), apart(ready, len(x)), strict=True)):
+        ready = (z.unflatten(0, (len(x), -1)).unbind(1) for z in self._prepare(asked.flatten(0, 1), segments, view))
+        for number, (valid, *part) in enumerate(zip(happened.unbind(1), *ready, strict=True)):
             if segments.fresh is not None:
                 memory = choose(segments.fresh[:, number], start, memory)
             inputs.append(self._attend(memory, view, *part))
