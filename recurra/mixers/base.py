@@ -113,3 +113,14 @@ class OnePart(Mixer):
 
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
         return part(self, self.part)(x, state, clock)
+
+
+class OneCell(OnePart):
+    """A mixer that is one dense cell: what the cell has planned is done without a call between."""
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        if len(arguments) == 2 and not keywords:
+            done = part(self, "cell").planned(*arguments, self)
+            if done is not None:
+                return done
+        return super().__call__(*arguments, **keywords)

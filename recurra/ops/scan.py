@@ -7,7 +7,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import is_grad_enabled, nn
+from torch.compiler import is_compiling
 from torch.nn.modules import module as hooks
 
 from recurra.clock import Clock
@@ -187,7 +188,18 @@ def choose(record: Any, state: State) -> ModuleType:
 
 def _quiet() -> bool:
     """Whether nothing but numbers is wanted: no gradients, no graph, no implementation by its name."""
-    return not torch.is_grad_enabled() and asked() is None and not torch.compiler.is_compiling()
+    return not is_grad_enabled() and (not _asked or _only.get() is None) and not is_compiling()
+
+
+def unseen(*modules: nn.Module) -> bool:
+    """Whether nothing is wanted of these modules but numbers, and no hook would see them called."""
+    if not _quiet() or hooks._global_forward_hooks or hooks._global_forward_pre_hooks:
+        return False
+    # asked at every step, where `any` of a generator takes longer than the rest
+    for module in modules:  # noqa: SIM110
+        if module._forward_hooks or module._forward_pre_hooks:
+            return False
+    return True
 
 
 class Scan(nn.Module):
@@ -208,12 +220,10 @@ class Scan(nn.Module):
     def __call__(self, record: Any, state: State, clock: Clock | None = None) -> tuple[Tensor, State]:
         # a planned step is done here: torch's own way from a call to its forward takes as long as the step's arithmetic
         plan = self.plan
-        if plan is not None and clock is None and _quiet():
-            own = self._forward_hooks or self._forward_pre_hooks
-            if not (own or hooks._global_forward_hooks or hooks._global_forward_pre_hooks):
-                done = plan(record, state)
-                if done is not None:
-                    return done
+        if plan is not None and clock is None and unseen(self):
+            done = plan(record, state)
+            if done is not None:
+                return done
         return super().__call__(record, state, clock)
 
     def forward(self, record: Any, state: State, clock: Clock | None = None) -> tuple[Tensor, State]:

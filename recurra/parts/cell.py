@@ -8,8 +8,11 @@ from torch import nn
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.ops import Cell, Rule, Scan
+from recurra.ops.scan import unseen
 from recurra.parts.init import glorot
 from recurra.shapes import Float, Tensor, state_zeros
+
+PARAMETERS = 5  # of a cell, absent ones too; a parametrisation takes one away
 
 
 def part(module: nn.Module, name: str) -> Any:
@@ -60,15 +63,27 @@ class DenseCell(nn.Module):
         sizes = (read, *(units for _ in range(self.rule.state - 1)))
         return tuple(state_zeros(self.weight, batch, n) for n in sizes)
 
+    def planned(
+        self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B _"], ...] | None, *callers: nn.Module
+    ) -> tuple[Float[Tensor, "B T M"], tuple[Float[Tensor, "B _"], ...]] | None:
+        """A step by the plan of the one before, or nothing: there is none, or a hook wants to see one of these called.
+
+        The least that can be done in Python: calls from module to module take as long as all that is computed.
+        """
+        own, scan = self._parameters, part(self, "scan")
+        if state is None or scan.plan is None or len(own) != PARAMETERS or not unseen(self, scan, *callers):
+            return None
+        weights = own["weight"], own["params"], own["project"], None, None, own["input_weight"], own["bias"]
+        return scan.plan(tuple.__new__(Cell, (self.rule, x, *weights)), state)
+
+    def __call__(self, *arguments: Any) -> Any:
+        x, state, clock = arguments
+        done = self.planned(x, state) if clock is None else None
+        return super().__call__(*arguments) if done is None else done
+
     def forward(
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B _"], ...], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T M"], tuple[Float[Tensor, "B _"], ...]]:
-        own = self._parameters
-        try:
-            weight, params, project = own["weight"], own["params"], own["project"]
-            entering, bias = own["input_weight"], own["bias"]
-        except KeyError:  # a parametrisation took one away, and answers for it
-            weight, params, project = self.weight, self.params, self.project
-            entering, bias = self.input_weight, self.bias
-        record = Cell(self.rule, x, weight, params, project, None, None, entering, bias)
-        return part(self, "scan")(record, state, clock)
+        # by their names: a parametrisation may have taken one away, and answers for it
+        weights = self.weight, self.params, self.project, None, None, self.input_weight, self.bias
+        return self.scan(Cell(self.rule, x, *weights), state, clock)

@@ -1,14 +1,14 @@
 """The simple recurrent network."""
 
 from recurra.checks import one_of
-from recurra.mixers.base import OnePart
+from recurra.mixers.base import OneCell
 from recurra.ops.cell import rules
 from recurra.parts.cell import DenseCell
 
 RULES = {"tanh": rules.ELMAN_TANH, "relu": rules.ELMAN_RELU}
 
 
-class Elman(OnePart):
+class Elman(OneCell):
     r"""The first and plainest recurrent network: what it sees and what it thought just before, through one squashing.
 
     .. math::  h_t = \phi(W x_t + R h_{t-1} + b) \qquad y_t = h_t

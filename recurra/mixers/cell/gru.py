@@ -1,14 +1,14 @@
 """The gated recurrent unit."""
 
 from recurra.checks import one_of
-from recurra.mixers.base import OnePart
+from recurra.mixers.base import OneCell
 from recurra.ops.cell import rules
 from recurra.parts.cell import DenseCell
 
 RULES = {"after": rules.GRU_AFTER, "before": rules.GRU_BEFORE}
 
 
-class GRU(OnePart):
+class GRU(OneCell):
     r"""A recurrent network that decides, unit by unit, how much of its past to keep and how much of it to look at.
 
     .. math::

@@ -2,12 +2,12 @@
 
 from torch import nn
 
-from recurra.mixers.base import OnePart
+from recurra.mixers.base import OneCell
 from recurra.ops.cell import rules
 from recurra.parts.cell import DenseCell
 
 
-class LSTM(OnePart):
+class LSTM(OneCell):
     r"""A recurrent network with a cell beside it that only adds and forgets, so that what is stored stays.
 
     .. math::

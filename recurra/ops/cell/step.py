@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from recurra.ops import native
 from recurra.ops.cell import Cell, Rule
@@ -20,6 +19,8 @@ from recurra.shapes import Float, Tensor
 
 SHORT = 32  # rows that are too few to pack R for
 HEAD = 8  # fields of C's struct that shapes decide
+# in place of what a record has not, each of its own: at no address, and like nothing else
+GAPS = [torch.empty(0) for _ in range(4)]
 FULL = "no memory for a few steps' scratch"
 
 Outcome = tuple[Tensor, tuple[Tensor, ...]]
@@ -61,64 +62,46 @@ def plan(rule: Rule, engine: str, given: Given, state: tuple[Float[Tensor, "B N"
 
     The plan gives None for a record or a state that is unlike this one.
     """
-    x, weights = given.x, given[1:5]
-    tensors = [part for part in (x, *weights, *state) if part is not None]
-    # a tensor of one number is dense however it lies, even as a promise of torch's to negate it
-    if not all(_usual(part) and part.is_contiguous() and part.numel() > 1 for part in tensors):
+    if given.reset is not None or given.valid is not None or given.x.stride(2) != 1:
         return None
-    if given.reset is not None or given.valid is not None:
+    weights = [gap if part is None else part for gap, part in zip(GAPS, given[1:5], strict=True)]
+    alike = direct.alike(given.x, *weights, *state)
+    if alike is None or not all(part.is_contiguous() for part in (*weights, *state)):
         return None
-    function, head, tail = _door(engine, x.dtype, len(state))
-    fixed, real, shape, rows, states = head(*_sizes(given, state)), x.dtype, x.shape, state[0].shape, len(state)
-    like, make, threads = torch.empty((*shape[:2], rows[1]), dtype=real), torch.empty_like, torch.get_num_threads
-    # with such an x and state a rule leaves every weight one shape, and one type of so many bytes
-    sizes, known = [_bytes(part) for part in weights], [_place(part) for part in weights]
+    function, head, tail = _door(engine, given.x.dtype, len(state))
+    fixed, states, threads = head(*_sizes(given, state)), len(state), torch.get_num_threads
     diagonal = rule.operator == "diagonal"
+    # the least that torch asks for to make a tensor of some shape is one of the same
+    like = [torch.empty((*given.x.shape[:2], state[0].shape[1]), dtype=given.x.dtype), *map(torch.empty_like, state)]
+    make, place, no_input, no_bias, no_weight, no_params = torch.empty_like, Tensor.data_ptr, *GAPS
 
     def step(record: Cell, state: tuple[Tensor, ...]) -> Outcome | None:
         of, x, weight, params, project, reset, valid, entering, bias = record
-        if of is not rule or reset is not None or valid is not None or project is not None or len(state) != states:
+        if of is not rule or reset is not None or valid is not None or project is not None:
             return None
-        if x.shape != shape or x.dtype is not real or type(x) is not Tensor or not (x.is_cpu and x.is_contiguous()):
-            return None
-        for part in state:
-            if part.shape != rows or part.dtype is not real or type(part) is not Tensor:
-                return None
-            if not (part.is_cpu and part.is_contiguous()):
-                return None
         if diagonal:
-            if params is not None:
-                return None
-            weight, params = None, weight
-        weights = entering, bias, weight, params
-        places = [0 if part is None else part.data_ptr() for part in weights]
-        if [0 if part is None else part.nbytes if part.is_contiguous() else -1 for part in weights] != sizes:
+            weight, params = params, weight
+        tensors = (
+            x,
+            no_input if entering is None else entering,
+            no_bias if bias is None else bias,
+            no_weight if weight is None else weight,
+            no_params if params is None else params,
+            *state,
+        )
+        if len(state) != states or not alike(*tensors):
             return None
-        # a weight that lies where one lay cannot be of another kind or elsewhere than in memory
-        if places != known and not all(part is None or _usual(part) for part in weights):
-            return None
-        read, last = make(like), tuple([make(part) for part in state])
-        ends = [part.data_ptr() for part in (*state, read, *last)]
-        if function(fixed + tail(threads(), 0, 0, x.data_ptr(), *places, *ends)):
+        made = [*map(make, like)]
+        if function(fixed + tail(threads(), 0, 0, *map(place, tensors), *map(place, made))):
             raise MemoryError(FULL)
-        return read, last
+        return made[0], tuple(made[1:])
 
     return step
-
-
-def _usual(part: Tensor) -> bool:
-    """Whether a tensor is a tensor and nothing more, in memory that C can read."""
-    return type(part) in (Tensor, nn.Parameter) and part.is_cpu
 
 
 def _place(part: Tensor | None) -> int:
     """An address, 0 for nothing."""
     return 0 if part is None else part.data_ptr()
-
-
-def _bytes(part: Tensor | None) -> int:
-    """How many, 0 for nothing."""
-    return 0 if part is None else part.nbytes
 
 
 def _sizes(given: Given, state: tuple[Tensor, ...]) -> tuple[int, ...]:
