@@ -7,7 +7,12 @@ import jaxtyping
 import pytest
 import torch
 from checked import checked
+from hypothesis import settings
 
+# the same examples each time, or one may fail by chance, on a change that it has nothing to do with; and no deadline,
+# which a busy machine misses
+settings.register_profile("recurra", deadline=None, derandomize=True)
+settings.load_profile("recurra")
 torch.set_num_threads(1)
 # the import hook asks for it by this name, in every module of recurra, none of which is imported yet
 jaxtyping.jaxtyped = checked

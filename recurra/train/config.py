@@ -48,7 +48,7 @@ class Config:
         evaluation_tokens: how much held-out data; the same, whatever the seed.
         evaluation_length: steps of each row of held-out data; 0: as in training.
         checkpoint_every: steps between checkpoints.
-        threads: of the CPU; 0: as many as it has. Another number may round differently.
+        threads: of the CPU; 0: all of its cores, or OMP_NUM_THREADS. Another number may round differently.
         device: "cpu", "cuda", ...
     """
 

@@ -102,11 +102,14 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def exactly(config: Config) -> Iterator[None]:
-    """Inside, sums are taken in one order: as many threads as the run asks for, deterministic algorithms on a CPU."""
+    """Inside, sums are taken in one order: as many threads as the run asks for, deterministic algorithms on a CPU.
+
+    A run that asks for none has as many as torch took: all cores, or what OMP_NUM_THREADS leaves of them.
+    """
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
-    torch.set_num_threads(config.threads or cores())
+    torch.set_num_threads(config.threads or before[0])
     if config.device == "cpu" and not before[1]:
         torch.use_deterministic_algorithms(True)
         # it finds reads of memory that nobody wrote; that is a test's work, and costs time

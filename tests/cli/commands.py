@@ -1,9 +1,12 @@
 """Ways to give a command: in this process, in one of its own, and wrongly."""
 
 import hashlib
+import itertools
 import os
 import pathlib
+import re
 import signal
+import statistics
 import subprocess
 import sys
 
@@ -11,6 +14,8 @@ from typer.testing import CliRunner
 
 from recurra.cli import app
 
+# seconds after which a process hangs and is not merely slow: the machine may be busy, and importing takes its time
+PATIENCE = 300
 SMALL = ("--width", "16", "--depth", "1", "--batch", "64", "--length", "64")
 STARTED: list[subprocess.Popen] = []
 # one thread, and the package wherever it was imported from
@@ -42,6 +47,21 @@ def wrong(*arguments, **keywords):
     assert result.stdout == "" and result.stderr.startswith("recurra: ")
     (line,) = result.stderr.splitlines()
     return line
+
+
+def memory(process, field="VmRSS"):
+    """Bytes that a process holds, or, as VmHWM, the most that it ever held."""
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    return 1024 * int(re.search(rf"{field}:\s+(\d+)", status)[1])
+
+
+def growth(blocks):
+    """How much more memory a process holds after each of several blocks of equal work: the median of the differences.
+
+    Where freed pieces lie in the heap, and which pages are large ones, can cost many megabytes once, whenever; what is
+    kept of each step grows in every block.
+    """
+    return statistics.median(after - before for before, after in itertools.pairwise(blocks))
 
 
 def contents(folder):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import ENVIRONMENT, SMALL, call, command, contents, start, wrong
+from commands import ENVIRONMENT, PATIENCE, SMALL, call, command, contents, start, wrong
 
 from recurra import MIXERS, catalogue, doctor
 from recurra.doctor import Check
@@ -87,7 +87,7 @@ def test_list_says_why_there_are_no_kernels(tmp_path):
 def test_list_ends_silently_where_nobody_reads_on():
     process = start("list", env={"COLUMNS": "80"})
     process.stdout.close()
-    assert process.wait(timeout=60) == 141 and process.stderr.read() == b""
+    assert process.wait(timeout=PATIENCE) == 141 and process.stderr.read() == b""
 
 
 def test_doctor_finds_the_law_kept():
@@ -147,7 +147,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(text, tmp_path):
     process = start("train", text, "--mixer", "gla", *SMALL, "--steps", 100000, "--run", folder)
     assert process.stderr.readline().startswith(b"step 1/")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     last = said.decode().splitlines()[-1]
     assert "stopped after step" in last and f"recurra train --resume --run {folder}" in last
@@ -163,7 +163,7 @@ def test_a_closed_terminal_saves(text, tmp_path):
     while b"loss" not in shown:
         shown += os.read(ours, 1024)
     os.close(ours)
-    process.wait(timeout=60)
+    process.wait(timeout=PATIENCE)
     assert list((folder / "checkpoints").iterdir())
 
 

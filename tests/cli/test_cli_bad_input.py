@@ -4,7 +4,7 @@ import json
 import resource
 
 import pytest
-from commands import call, contents, start, wrong
+from commands import PATIENCE, call, contents, start, wrong
 
 from recurra.glossary import SHELVES, keywords
 from recurra.tasks import TASKS
@@ -159,9 +159,9 @@ def test_a_full_disk(run, tmp_path):
     env = {"PYTHONDONTWRITEBYTECODE": "1"}
     with open(tmp_path / "out", "wb") as out:
         process = start("list", "--json", env=env, stdout=out, preexec_fn=small_disk)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2 and said.startswith(b"recurra: the disk is full") and said.count(b"\n") == 1
     process = start("stream", run, "--state", tmp_path / "state", env=env, preexec_fn=small_disk)
-    _, said = process.communicate(b"a line\n", timeout=60)
+    _, said = process.communicate(b"a line\n", timeout=PATIENCE)
     assert process.returncode == 2 and said.startswith(b"recurra: the disk is full") and said.count(b"\n") == 1
     assert {x.name for x in tmp_path.iterdir()} == {"out", "run"}

@@ -14,6 +14,7 @@ import threading
 import time
 
 import pytest
+from train.pausing import AT
 
 import recurra
 from recurra.models import load
@@ -54,6 +55,22 @@ def text(folder: pathlib.Path) -> str:
     path = folder / "text.txt"
     path.write_text("the quick brown fox jumps over the lazy dog; " * 300)
     return str(path)
+
+
+@contextlib.contextmanager
+def pausing(started=None):
+    """Inside, runs wait after some steps until they are asked to stop; the list takes the processes."""
+    start, tests = pool.start, pathlib.Path(__file__).parents[1]
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("PYTHONPATH", str(tests), prepend=os.pathsep)
+
+        def waiting(job):
+            process = start(job._replace(module="train.pausing"))
+            (started if started is not None else []).append(process)
+            return process
+
+        changed.setattr(pool, "start", waiting)
+        yield
 
 
 def losses(folder: pathlib.Path) -> list[float]:
@@ -118,11 +135,11 @@ def test_a_table_of_what_was_trained(tmp_path):
 
 def test_a_comparison_stops_saves_and_goes_on_to_the_same_numbers(tmp_path):
     """Ctrl-C once both train; what was done is not done again, and all ends as if nothing had happened."""
-    long = config(training={**TRAINING, "steps": 300, "evaluate_every": 100})
+    long = config(training={**TRAINING, "steps": 60, "evaluate_every": 20})
     folder = tmp_path / "stopped"
 
     def interrupt() -> None:
-        for _ in range(1200):
+        for _ in range(6000):
             if all(len(metrics.read(folder / name)) > 20 for name in ("elman-0", "lstm-0")):
                 break
             time.sleep(0.05)
@@ -130,16 +147,16 @@ def test_a_comparison_stops_saves_and_goes_on_to_the_same_numbers(tmp_path):
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(Stopped, match=r"of 2 runs in .* are done; resume to go on"):
+    with pausing(), pytest.raises(Stopped, match=r"of 2 runs in .* are done; resume to go on"):
         compare(long, folder, progress=QuietBoard(), workers=2)
     thread.join()
     reached = {name: len(losses(folder / name)) for name in ("elman-0", "lstm-0")}
-    assert all(20 <= steps < 300 for steps in reached.values()), reached
+    assert all(20 <= steps <= AT for steps in reached.values()), reached
     resumed = compare(long, folder, resume=True, progress=QuietBoard(), workers=2)
     scores = {row["run"]: row["scores"] for row in resumed}
     for name, settings in plan(long).items():
         # writing changes no number, and takes half of the time
-        straight = train(dataclasses.replace(settings, checkpoint_every=300), tmp_path / name, progress=Quiet())
+        straight = train(dataclasses.replace(settings, checkpoint_every=60), tmp_path / name, progress=Quiet())
         assert losses(folder / name) == losses(tmp_path / name) and scores[name] == [straight.score]
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name == "metrics.jsonl"}
     again = compare(long, folder, resume=True, progress=QuietBoard())
@@ -158,17 +175,16 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path):
     assert json.loads((folder / "table.json").read_text()) == rows
 
 
-def test_a_killed_child_is_told_by_its_signal_and_trained_on_later(tmp_path, monkeypatch):
-    folder, long = tmp_path / "both", config(training={**TRAINING, "steps": 300}, mixers=("elman",))
-    started, start = [], pool.start
-    monkeypatch.setattr(pool, "start", lambda job: started.append(start(job)) or started[-1])
+def test_a_killed_child_is_told_by_its_signal_and_trained_on_later(tmp_path):
+    folder, long = tmp_path / "both", config(training={**TRAINING, "steps": 60}, mixers=("elman",))
+    started = []
 
     class Killer(QuietBoard):
         def show(self, standings) -> None:
-            if standings[0].step > 20 and len(started) == 1:
+            if standings[0].step > 20:
                 started[0].kill()
 
-    with pytest.raises(Incomplete, match="elman-0 was ended by SIGKILL") as caught:
+    with pausing(started), pytest.raises(Incomplete, match="elman-0 was ended by SIGKILL") as caught:
         compare(long, folder, progress=Killer(), workers=1)
     assert caught.value.rows == []
     assert len(compare(long, folder, resume=True, progress=QuietBoard(), workers=1)) == 1
@@ -214,7 +230,7 @@ def test_a_run_whose_comparison_was_killed_saves_and_stops(tmp_path):
     settings.write_text(json.dumps(run.to_json()))
     job = pool.Job("elman-0", "recurra.train.worker", [str(settings), str(folder)], tmp_path / "log")
     code = f"import pathlib, time; from recurra.train import pool; j = pool.Job({job.name!r}, {job.module!r}, "
-    code += f"{job.arguments!r}, pathlib.Path({str(job.log)!r})); print(pool.start(j).pid, flush=True); time.sleep(99)"
+    code += f"{job.arguments!r}, pathlib.Path({str(job.log)!r})); print(pool.start(j).pid, flush=True); time.sleep(999)"
     home = str(pathlib.Path(recurra.__file__).parents[1])
     parent = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": home}
@@ -222,12 +238,12 @@ def test_a_run_whose_comparison_was_killed_saves_and_stops(tmp_path):
     with parent:
         child = int(parent.stdout.readline())
         try:
-            for _ in range(1200):
+            for _ in range(6000):
                 if metrics.read(folder):
                     break
                 time.sleep(0.05)
             parent.kill()
-            for _ in range(1200):
+            for _ in range(6000):
                 if "resume to go on" in job.log.read_text():
                     break
                 time.sleep(0.05)

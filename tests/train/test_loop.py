@@ -237,4 +237,7 @@ def test_threads_and_algorithms_are_given_back():
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     with exactly(tiny.config(threads=2)):
         assert torch.get_num_threads() == 2 and torch.are_deterministic_algorithms_enabled()
+        # who asks for none has as many as there are, and OMP_NUM_THREADS says so to torch
+        with exactly(tiny.config(threads=0)):
+            assert torch.get_num_threads() == 2
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
