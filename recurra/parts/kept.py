@@ -3,7 +3,8 @@
 import torch
 
 from recurra.clock import Clock
-from recurra.parts.window import attend, happened, segments, take
+from recurra.ops.attention import attention, compiled
+from recurra.parts.window import attend, happened, segments, spans, take
 from recurra.shapes import Float, Int, Tensor
 
 Kept = tuple[Float[Tensor, "B S H K"], Float[Tensor, "B S H V"], Int[Tensor, " B"]]
@@ -30,15 +31,34 @@ def attend_kept(
     keys, values, past = state
     kept, steps = keys.shape[1], key.shape[1]
     keys, values = (torch.cat([old, new.to(old.dtype)], 1) for old, new in ((keys, key), (values, value)))
-    if clock is None and (kept == 0 or steps == 1) and bool((past == kept).all()):
-        # no gaps: a sequence's beginning, or its next step, needs no mask and no rearranging
-        return attend(query, keys, values, causal=kept == 0), (keys, values, counted)
-    index = torch.arange(kept + steps, device=key.device)
-    segment = segments(index[:kept] < past[:, None], steps, clock)
-    seen = (segment[:, kept:, None] == segment[:, None]) & (index <= index[kept:, None])
-    read = attend(query, keys, values, seen)
+    gaps = kept > 0 and not bool((past == kept).all())
+    read = _attend(query, keys, values, past, gaps, clock)
+    if clock is None and not gaps:
+        return read, (keys, values, counted)
     keys, values = (_own(old, past, kept, counted, happened(past, steps, clock)) for old in (keys, values))
     return read, (keys, values, counted)
+
+
+def _attend(
+    query: Float[Tensor, "B T H K"],
+    keys: Float[Tensor, "B L H K"],
+    values: Float[Tensor, "B L H V"],
+    past: Int[Tensor, " B"],
+    gaps: bool,
+    clock: Clock | None,
+) -> Float[Tensor, "B T H V"]:
+    """What queries find in the keys of their sequence up to their own. With gaps, not all rows have kept as many."""
+    steps, length = query.shape[1], keys.shape[1]
+    kept, index = length - steps, torch.arange(length, device=keys.device)
+    kernel = not gaps and compiled(query, keys, values)
+    if not kernel and not gaps and clock is None and (kept == 0 or steps == 1):
+        # a sequence's beginning, or its next step, needs no mask
+        return attend(query, keys, values, causal=kept == 0)
+    segment = segments(index[:kept] < past[:, None], steps, clock)
+    if kernel:
+        return attention(query, keys, values, *spans(segment, steps, length))
+    seen = (segment[:, kept:, None] == segment[:, None]) & (index <= index[kept:, None])
+    return attend(query, keys, values, seen)
 
 
 def _own(

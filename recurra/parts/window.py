@@ -11,6 +11,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from recurra.clock import Clock
+from recurra.ops.attention import attention, compiled
 from recurra.parts.rotary import rotary_turns, rotate
 from recurra.shapes import Bool, Float, Int, Tensor
 
@@ -69,6 +70,9 @@ def slide(
     keys, values = (torch.cat([old, new.to(old.dtype)], 1) for old, new in ((keys, key), (values, value)))
     index = torch.arange(kept, device=key.device)
     sequence = segments(index >= kept - past[:, None], steps, clock)
+    if clock is None:
+        # a view would keep all that it is a view of
+        return keys, values, sequence, (keys[:, steps:].clone(), values[:, steps:].clone(), counted)
     # the last that happened, without those of sequences that ended
     live, index = index >= kept - counted[:, None], index + happened(past, steps, clock)[:, None]
     return keys, values, sequence, (take(keys, index, live), take(values, index, live), counted)
@@ -106,9 +110,20 @@ def attend_near(
     T window K.
     """
     batch, steps = query.shape[:2]
+    if compiled(query, key, value):
+        return attention(query, key, value, *spans(segment, steps, window))
     query, keys, values, seen = blocks(query, key, value, segment, window)
     read = attend(query, keys, values, seen)
     return read.unflatten(0, (batch, -1)).flatten(1, 2)[:, :steps]
+
+
+def spans(segment: Int[Tensor, "B L"], steps: int, window: int) -> tuple[Int[Tensor, "B T"], Int[Tensor, "1 T"]]:
+    """The first key that each of the last `steps` sees, of its own segment and the window, and its own."""
+    index = torch.arange(segment.shape[1], device=segment.device)
+    begun = torch.where(segment[:, 1:] != segment[:, :-1], index[1:], 0)
+    begun = F.pad(begun, (1, 0)).cummax(1).values[:, -steps:]
+    own = index[None, -steps:]
+    return torch.maximum(begun, own - window + 1), own
 
 
 def blocks(
