@@ -19,7 +19,8 @@ from recurra.ops.steps import gaps
 from recurra.ops.turn import turned
 from recurra.shapes import Bool, Float, Int, Tensor
 
-LENGTH = 64  # steps in a block, at most
+# steps in a block, at most: twice as many would cost every matrix one squaring more, forward and back
+LENGTH = 32
 
 
 def declines(record: LinearSystem, state: Tensor) -> str | None:
