@@ -18,7 +18,7 @@ typedef struct {
     I lk, lv, scalar;
     REAL *q[READS], *k[WRITES], *qf[READS], *kf[WRITES], *gq[READS], *gk[WRITES], *d, *gg, *u, *gu, *whole;
     REAL *left[READS], *right[WRITES], *reads[READS], *writes[WRITES], *gv;
-    REAL *A[READS][WRITES], *P, *table, *since, *until, *x, *w, *sums;
+    REAL *A[READS][WRITES], *kt[WRITES], *parts, *P, *table, *since, *until, *x, *w, *sums;
 } Panels;
 
 /* What a block of columns adds to the gradients of queries, keys and decays: the table left . right of each read and
@@ -29,52 +29,76 @@ typedef struct {
 INLINE I numbers(I lk) { return READS * WRITES * CHUNK * W + (READS + WRITES) * CHUNK * lk + lk; }
 INLINE I blocks_of(I values) { return (values + COLUMNS - 1) / COLUMNS; }
 
-static void panels(Panels *p, Arena *a, I heads) {
+/* what the way forwards makes of a chunk, which the way back finds again */
+static void kept_panels(Panels *p, Arena *a) {
     const I lk = p->lk, lv = p->lv;
     EACH(r, READS) {
-        p->q[r] = take(a, CHUNK * lk), p->qf[r] = take(a, CHUNK * lk), p->gq[r] = take(a, CHUNK * lk);
-        p->left[r] = take(a, CHUNK * lv), p->reads[r] = p->scalar ? take(a, CHUNK * lv) : p->left[r];
+        p->q[r] = take(a, CHUNK * lk), p->qf[r] = take(a, CHUNK * lk);
         EACH(w, WRITES) p->A[r][w] = take(a, CHUNK * W);
     }
     EACH(w, WRITES) {
-        p->k[w] = take(a, CHUNK * lk), p->kf[w] = take(a, CHUNK * lk), p->gk[w] = take(a, CHUNK * lk);
+        p->k[w] = take(a, CHUNK * lk), p->kf[w] = p->scalar ? p->k[w] : take(a, CHUNK * lk), p->kt[w] = take(a, CHUNK * lk);
         p->right[w] = take(a, CHUNK * lv), p->writes[w] = p->scalar ? take(a, CHUNK * lv) : p->right[w];
     }
+    p->d = take(a, CHUNK * lk), p->whole = take(a, lk), p->parts = take(a, CHUNK / PART * lk);
+    p->table = take(a, (CHUNK + 1) * W) + W, p->since = take(a, 2 * W) + W, p->until = take(a, W);
+    if (a->base) p->since[-1] = 1, memset(p->table - W, 0, W * sizeof(REAL));
+}
+static void panels(Panels *p, Arena *a, I heads) {
+    const I lk = p->lk, lv = p->lv;
+    EACH(r, READS) {
+        p->gq[r] = take(a, CHUNK * lk);
+        p->left[r] = take(a, CHUNK * lv), p->reads[r] = p->scalar ? take(a, CHUNK * lv) : p->left[r];
+    }
+    EACH(w, WRITES) p->gk[w] = take(a, CHUNK * lk);
     p->gv = ERASES ? p->left[LAG] : take(a, CHUNK * lv);
-    p->d = take(a, CHUNK * lk), p->gg = take(a, CHUNK * lk), p->w = take(a, CHUNK * lk), p->x = take(a, CHUNK * (lk > COLUMNS ? lk : COLUMNS));
-    p->u = take(a, lk), p->whole = take(a, lk), p->gu = take(a, heads * lk);
-    p->P = take(a, CHUNK * W), p->table = take(a, (CHUNK + 1) * W) + W, p->since = take(a, 2 * W) + W, p->until = take(a, W);
+    p->gg = take(a, CHUNK * lk), p->w = take(a, CHUNK * lk), p->x = take(a, CHUNK * (lk > COLUMNS ? lk : COLUMNS));
+    p->u = take(a, lk), p->gu = take(a, heads * lk), p->P = take(a, CHUNK * W);
     p->sums = take(a, blocks_of(lv) * numbers(lk));
 }
 
 #define SINCE(p, r) ((p)->since - EARLY(&(p)->f->z.shape, r))
 #define DECAYED(p, r) ((p)->table - EARLY(&(p)->f->z.shape, r) * W)
 
-/* a piece's keys, its queries from `first` on, and how they decay */
-static void read_keys(Panels *p, Piece c, I first, I ahead) {
+/* a piece's keys, and how they decay */
+static void read_keys(Panels *p, Piece c, I ahead) {
     const Record *r = &p->f->z;
     const Shape *z = &r->shape;
     const I n = c.n, K = z->K, lk = p->lk;
     EACH(w, WRITES) pack(p->k[w], lk, rows_of(key_of(r, w), c), n, CHUNK, K, ahead);
-    for (I i = first; i < READS; i++) pack(p->q[i], lk, rows_of(query_of(r, i), c), n, CHUNK, K, ahead);
-    if (ERASES) negate(p->q[LAG], n * lk);
     if (p->scalar) {
         scalar_spans(p->since, p->until, p->table, rows_of(r->g, c), n, z->gw);
         fill(p->whole, p->since[n - 1], lk);
-        if (LAG) scale_rows(p->qf[LAG], p->q[LAG], SINCE(p, LAG), n, n, lk);
-        EACH(w, first < READS ? WRITES : 0) {
-            columns(p->x, p->k[w], lk, lk);
-            for (I i = first; i < READS; i++) product(p->A[i][w], W, 0, 0, p->q[i], lk, 1, p->x, W, n, lk, 1), weigh(p->A[i][w], p->A[i][w], DECAYED(p, i), n, i);
-        }
+        EACH(w, WRITES) columns(p->kt[w], p->k[w], lk, lk);
         return;
     }
     decays(p->d, lk, rows_of(r->g, c), n, CHUNK, K, z->gw, ahead);
-    if (z->bonus) pack(p->u, lk, plain(z->bonus + c.h * K, K), 1, 1, K, 0); else memset(p->u, 0, lk * sizeof(REAL));
-    EACH(w, WRITES) span_keys(p->kf[w], p->whole, p->k[w], p->d, n, lk);
-    for (I i = first; i < READS; i++) {
-        span_queries(p->qf[i], p->q[i], p->d, n, lk, EARLY(z, i));
-        EACH(w, WRITES) pairs(p->A[i][w], p->q[i], p->k[w], p->d, p->u, p->w, n, lk, EARLY(z, i), i);
+    EACH(w, WRITES) {
+        span_keys(p->kf[w], p->whole, p->k[w], p->d, n, lk);
+        part_keys(p->kt[w], p->parts, p->k[w], p->d, p->x, lk);
     }
+}
+/* what queries r make of keys w; a memory has two kinds of pairs, each a function of its own */
+static __attribute__((noinline)) void pairs_of(const Panels *p, I r, I w, I n) {
+    #define PAIRS(before, strict) pairs(before, strict, p->A[r][w], p->q[r], p->k[w], p->kt[w], p->parts, p->d, p->u, p->w, n, p->lk)
+    if (LAG && r) PAIRS(EARLY(&p->f->z.shape, 1), 1);
+    else if (EARLY(&p->f->z.shape, 0)) PAIRS(1, 0);
+    else PAIRS(0, 0);
+}
+/* one of its queries, and what they make of the keys */
+static void read_queries(Panels *p, Piece c, I r, I ahead) {
+    const Record *z = &p->f->z;
+    const I n = c.n, K = z->shape.K, lk = p->lk;
+    pack(p->q[r], lk, rows_of(query_of(z, r), c), n, CHUNK, K, ahead);
+    if (r && ERASES) negate(p->q[r], n * lk);
+    if (p->scalar) {
+        if (r) scale_rows(p->qf[r], p->q[r], SINCE(p, r), n, n, lk);
+        EACH(w, WRITES) product(p->A[r][w], W, 0, 0, p->q[r], lk, 1, p->kt[w], W, n, lk, 1), weigh(p->A[r][w], p->A[r][w], DECAYED(p, r), n, r);
+        return;
+    }
+    if (z->shape.bonus) pack(p->u, lk, plain(z->shape.bonus + c.h * K, K), 1, 1, K, 0); else memset(p->u, 0, lk * sizeof(REAL));
+    span_queries(p->qf[r], p->q[r], p->d, n, lk, EARLY(&z->shape, r));
+    EACH(w, WRITES) pairs_of(p, r, w, n);
 }
 /* what the piece writes, from the state it finds */
 static void read_values(Panels *p, Piece c, const REAL *s, I ahead) {
@@ -85,17 +109,23 @@ static void read_values(Panels *p, Piece c, const REAL *s, I ahead) {
     if (LAG) product(x, lv, x, 0, p->qf[LAG], lk, 1, s, lv, n, lk, lv / W), solve(x, p->A[LAG][LAST], n, lv);
     EACH(w, p->scalar ? WRITES : 0) scale_rows(p->writes[w], p->right[w], p->until, n, CHUNK, lv);
 }
+/* all of a piece but what is asked of it */
+static void read_writes(Panels *p, Piece c, const REAL *s, I ahead) {
+    read_keys(p, c, ahead);
+    if (LAG) read_queries(p, c, LAG, ahead);
+    read_values(p, c, s, ahead);
+}
 /* the state after a chunk from that before it */
 static void advance(Panels *p, Piece c, REAL *to, const REAL *s) {
     const I lk = p->lk, lv = p->lv;
-    read_keys(p, c, 1, CHUNK), read_values(p, c, s, CHUNK);
-    EACH(w, WRITES) product(to, lv, w ? to : s, w ? 0 : p->whole, p->scalar ? p->k[w] : p->kf[w], 1, lk, p->writes[w], lv, lk, c.n, lv / W);
+    read_writes(p, c, s, CHUNK);
+    EACH(w, WRITES) product(to, lv, w ? to : s, w ? 0 : p->whole, p->kf[w], 1, lk, p->writes[w], lv, lk, c.n, lv / W);
 }
 
 /* y = the gradient of what was written there: (the decayed key) dS + A' o */
 static void written(Panels *p, REAL *y, I w, const REAL *ds, I n) {
     const I lk = p->lk, lv = p->lv;
-    product(y, lv, 0, 0, p->scalar ? p->k[w] : p->kf[w], lk, 1, ds, lv, n, lk, lv / W);
+    product(y, lv, 0, 0, p->kf[w], lk, 1, ds, lv, n, lk, lv / W);
     product(y, lv, y, p->scalar ? p->until : 0, p->A[0][w], 1, W, p->left[0], lv, n, n, lv / W);
 }
 /* the sums of columns from lo on, `wide` of them */
@@ -119,11 +149,12 @@ static void sum_states(REAL *to, const REAL *s, const REAL *ds, I lk, I lv, I wi
 #define ALONE(p, n) ((p)->scalar && (n) == 1 && !EARLY(&(p)->f->z.shape, LAG))
 #define EACH_BLOCK(lo, wide) \
     for (I lo = 0, wide; wide = up(c.wide) - lo < COLUMNS ? up(c.wide) - lo : COLUMNS, lo < c.wide; lo += COLUMNS)
-/* A chunk's columns: dv, and ds from that of its last state to that of its first; the sums of each block go to `sums`. */
+/* A chunk's columns: dv, and ds from that of its last state to that of its first; the sums of each block go to `sums`.
+ * Its writes are there. */
 static void back_columns(Panels *p, Piece c, const REAL *s, REAL *ds, REAL *sums) {
     const Backward *f = p->f;
     const I n = c.n, lk = p->lk, lv = p->lv, size = numbers(lk), alone = ALONE(p, n);
-    read_keys(p, c, 0, -CHUNK), read_values(p, c, s, -CHUNK);
+    read_queries(p, c, 0, -CHUNK);
     pack(p->left[0], lv, values_of(f->dy, &f->z, c), n, CHUNK, c.wide, -CHUNK);
     if (LAG) {
         REAL *y = p->left[LAG];
@@ -236,22 +267,27 @@ static void backwards(Panels *own, const Plan *p, I task, REAL *space, const Spa
     I starts[WINDOW + 1];
     REAL *window = space, *zero = window + WINDOW / CHUNK * p->size, *states = zero + p->size;
     memset(zero, 0, p->size * sizeof(REAL));
-    #define FOUND(i) (fresh(z, c.b, starts[i]) ? zero : window + starts[i] % WINDOW / CHUNK * p->size)
+    #define PLACE(i) (starts[i] % WINDOW / CHUNK)
+    #define FOUND(i) (fresh(z, c.b, starts[i]) ? zero : window + PLACE(i) * p->size)
+    #define LEADS(i) ((i) + 1 < n && !fresh(z, c.b, starts[(i) + 1]))
     for (; c.h < till; c.h++) pack(STATE(c.h), p->lv, state_of(f->dS, z, c), z->K, p->lk, c.wide, 0);
     for (I from = (span->till - 1) / WINDOW * WINDOW; from >= span->from; from -= WINDOW) {
         const I n = chunks_of(z, c.b, from, starts);
         for (c.h = h0; c.h < till; c.h++) {
             c.t = from;
             pack(window, p->lv, from ? mark_of(f->marks, z, c) : state_of(z->first, z, c), z->K, p->lk, c.wide, 0);
-            for (I i = 0; i + 1 < n; i++) {
+            for (I i = 0; i + 1 < n; i++) if (LEADS(i)) {
                 TAKE(i);
-                if (!fresh(z, c.b, starts[i + 1])) advance(own, c, FOUND(i + 1), FOUND(i));
+                advance(own + PLACE(i), c, FOUND(i + 1), FOUND(i));
             }
+            /* of chunks in one place only the last can lead to the next: what it made is still there */
             for (I i = n - 1; i >= 0; i--) {
                 TAKE(i);
+                Panels *mine = own + PLACE(i);
                 REAL *sums = span->slots ? slot_of(span, z, c, from, i) + c.lo / COLUMNS * numbers(p->lk) : own->sums;
-                back_columns(own, c, FOUND(i), STATE(c.h), sums);
-                if (!span->slots) back_keys(own, c, sums, blocks_of(z->V));
+                if (!LEADS(i)) read_writes(mine, c, FOUND(i), -CHUNK);
+                back_columns(mine, c, FOUND(i), STATE(c.h), sums);
+                if (!span->slots) back_keys(mine, c, sums, blocks_of(z->V));
                 if (c.fresh) memset(STATE(c.h), 0, p->size * sizeof(REAL));
             }
         }
@@ -266,7 +302,9 @@ static void finish(Panels *own, I task, const Span *span) {
     I starts[WINDOW + 1], n = chunks_of(z, c.b, from, starts);
     EACH(i, n) {
         TAKE(i);
-        read_keys(own, c, 0, CHUNK), back_keys(own, c, slot_of(span, z, c, from, i), blocks_of(z->V));
+        read_keys(own, c, CHUNK);
+        EACH(r, READS) read_queries(own, c, r, CHUNK);
+        back_keys(own, c, slot_of(span, z, c, from, i), blocks_of(z->V));
     }
 }
 
@@ -283,28 +321,28 @@ I ENGINE(backward)(const Backward *f, I fields) {
     #pragma omp parallel num_threads(p.threads)
     {
         unsigned old = flush_on();
-        Panels own = {.f = f, .lk = p.lk, .lv = p.lv, .scalar = z->gw < 2 && !z->bonus};
+        Panels own[WINDOW / CHUNK] = {{.f = f, .lk = p.lk, .lv = p.lv, .scalar = z->gw < 2 && !z->bonus}};
         Arena a = {0};
         REAL *space = 0;
         for (int round = 0; round < 2; round++) {
             if (round) allot(&a);
-            panels(&own, &a, z->H), space = take(&a, room(&p));
+            panels(own, &a, z->H), space = take(&a, room(&p));
+            for (I i = WINDOW / CHUNK - 1; i >= 0; i--) own[i] = *own, kept_panels(own + i, &a);
         }
         if (!a.base) failed = 1;
-        else own.since[-1] = 1, memset(own.table - W, 0, W * sizeof(REAL));
         for (I from = (z->T - 1) / length * length; from >= 0; from -= length) {
             const Span span = {from, from + length < z->T ? from + length : z->T, most, sums};
             #pragma omp for schedule(dynamic)
             for (I task = 0; task < p.tasks; task++) {
                 if (!a.base) continue;
-                memset(own.gu, 0, z->H * p.lk * sizeof(REAL));
-                backwards(&own, &p, task, space, &span);
+                memset(own->gu, 0, z->H * p.lk * sizeof(REAL));
+                backwards(own, &p, task, space, &span);
                 Piece c = piece_of(z, &p, task);
-                for (I h = c.h; f->du && h < c.h + p.group; h++) unpack(plain(f->du + (c.b * z->H + h) * z->K, z->K), own.gu + h * p.lk, p.lk, 1, z->K);
+                for (I h = c.h; f->du && h < c.h + p.group; h++) unpack(plain(f->du + (c.b * z->H + h) * z->K, z->K), own->gu + h * p.lk, p.lk, 1, z->K);
             }
             if (!slots) break;
             #pragma omp for schedule(dynamic)
-            for (I task = 0; task < z->B * z->H * windows_of(&span); task++) if (a.base) finish(&own, task, &span);
+            for (I task = 0; task < z->B * z->H * windows_of(&span); task++) if (a.base) finish(own, task, &span);
         }
         free(a.base);
         flush_off(old);
