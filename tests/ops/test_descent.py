@@ -187,13 +187,14 @@ def learned(way, record, clock=None):
     return [read, *last, *(g for g in grads if g is not None)]
 
 
-def lasting(net, momentum, chunk=16, steps=150, scaled=False, huber=False, **more):
+def lasting(net, momentum, chunk=16, steps=150, scaled=False, huber=False, fades=0.2, **more):
     """Steps for some windows of the kernel's, of heads as wide as their net."""
     gates = (B, steps, H)
     query, key = (F.normalize(normal(*gates, net.sizes[0]), dim=-1) for _ in range(2))
     norm = 1 + 0.1 * normal(2, H, net.sizes[-1]) if net.normalised else None
-    # mild steps: a net in training tells its errors apart, whatever computes them
-    rate, decay, turn = 0.02 * share(*gates), -0.2 * share(*gates), share(*gates).log()
+    # mild steps: a net in training tells its errors apart, whatever computes them; so do weights of a given norm, of
+    # which a step turns more the more has faded
+    rate, decay, turn = 0.02 * share(*gates), -fades * share(*gates), share(*gates).log()
     value, initial = normal(*gates, net.sizes[-1]), 0.3 * normal(H, net.size)
     return Descent(
         query, key, value, rate, initial, net, chunk, decay, turn if momentum else None, norm,
@@ -210,7 +211,7 @@ def lasting(net, momentum, chunk=16, steps=150, scaled=False, huber=False, **mor
         (Net((4, 33, 18), bias=True), {"chunk": 19}),
         (Net((16, 20, 3, 16), normalised=True), {"scaled": True, "huber": True}),
         (Net((15, 20, 15), bias=True, approximate="tanh", normalised=True), {"scaled": True, "power": 3.0}),
-        (Net((16, 20, 16), normalised=True), {"mirror": retention.lq(3.0), "power": 3.0}),
+        (Net((16, 20, 16), normalised=True), {"mirror": retention.lq(3.0), "power": 3.0, "fades": 0.02}),
         (Net((15, 18, 15), bias=True, normalised=True, epsilon=1e-2), {"mirror": retention.kl(), "scaled": True}),
         (Net((17, 5)), {"mirror": retention.elastic(0.1), "chunk": 19}),
     ],

@@ -38,13 +38,15 @@ def scan(record: Descent, state: DescentState) -> tuple[Tensor, DescentState]:
     numbers = record.value.new_tensor([record.power, net.epsilon, mirror.number if mirror else 0.0])
     steps = record.query, record.key, record.value, record.threshold, record.rate, record.log_decay, record.log_momentum
     own = record.scale, start, moved, share, momentum[0] if momentum else None, record.initial, record.norm
-    inputs = _net(net, mirror.kind if mirror else 0), numbers, plan.step, plan.begins, plan.complete, *steps, *own
+    told = _net(net, mirror.kind if mirror else 0), numbers, plan.step, plan.begins, plan.complete
+    inputs = *told, *steps, *own, record.valid
     run = _Descent.apply if native.tracked(*inputs) else _forward
     read, start, moved, share, *momentum = (x for x in run(*inputs) if x is not None)
     return read, (start, moved, share, plan.position, *momentum)
 
 
 @functools.cache
+@torch.inference_mode(False)
 def _net(net: Net, kind: int) -> Tensor:
     """What the kernel is told of a network and its mirror, in whole numbers."""
     return torch.tensor([net.bias, net.approximate == "tanh", kind, *net.sizes])
@@ -56,7 +58,8 @@ def _fields(*inputs: Any) -> tuple[Tensor | int | None, ...]:
     step, begins, complete = map(native.mask, places)
     steps = inputs[5:12]
     rows = (field for x in steps for field in native.rows(None if x is None else native.lines(x)))
-    own = (None if x is None else native.dense(x) for x in inputs[12:])
+    scale, start, moved, *rest = inputs[12:19]
+    own = (None if x is None else native.dense(x) for x in (scale, start, None if _none(moved) else moved, *rest))
     B, T, H, _ = inputs[7].shape
     N, C = inputs[2].shape[1:]
     return *rows, *own, numbers, step, begins, complete, net, B, T, H, N, C, _hold(N, C), len(net) - 4
@@ -67,28 +70,40 @@ def _hold(N: int, C: int) -> int:
     return max(1, min(N, native.WINDOW // C))
 
 
+def _none(moved: Tensor) -> bool:
+    """Whether this is one zero for all weights: what is left where no row's chunk is open."""
+    return not any(moved.stride()) and not bool(moved.flatten()[0])
+
+
+def _room(valid: Tensor | None, x: Tensor) -> Tensor:
+    """Room for what is of every step; zero where one did not happen, of which the kernel writes nothing."""
+    return torch.empty(x.shape, dtype=x.dtype) if valid is None else torch.zeros(x.shape, dtype=x.dtype)
+
+
 def _forward(*inputs: Any, marks: Tensor | None = None) -> tuple[Tensor | None, ...]:
     """Read and last state. Backward needs `marks`."""
-    value, (start, _, share, momentum) = inputs[7], inputs[13:17]
-    # steps that did not happen read nothing
-    read = torch.zeros(value.shape, dtype=value.dtype)
-    last = tuple(None if x is None else torch.empty(x.shape, dtype=x.dtype) for x in (start, start, share, momentum))
-    native.call("descent", "forward", *_fields(*inputs), *last, read, marks, torch.get_num_threads())
-    return read, *last
+    complete, value, (start, _, share, momentum), valid = inputs[4], inputs[7], inputs[13:17], inputs[19]
+    read = _room(valid, value)
+    over = bool(complete[:, -1].all())
+    dual, moved, kept, turned = (None if x is None else native.fresh(x) for x in (start, start, share, momentum))
+    own = dual, None if over else moved, kept, turned
+    native.call("descent", "forward", *_fields(*inputs), *own, read, marks, torch.get_num_threads())
+    # no chunk is open: nothing has moved
+    return read, dual, start.new_zeros(()).expand(start.shape) if over else moved, kept, turned
 
 
 class _Descent(Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Any:
-        step, complete, start, momentum = inputs[2], inputs[4], inputs[13], inputs[16]
+        step, start, momentum = inputs[2], inputs[13], inputs[16]
         N, C = step.shape[1:]
         kept = 1 if momentum is None else 2
         marks = start.new_empty((*start.shape[:2], (N - 1) // _hold(N, C), kept, start.shape[2]))
         ctx.save_for_backward(*inputs, marks)
         ctx.set_materialize_grads(False)
         read, *last = _forward(*inputs, marks=marks)
-        if bool(complete[:, -1].all()):
-            # no chunk is open: nothing has moved, whatever came before
+        if _none(last[1]):
+            # whatever came before
             ctx.mark_non_differentiable(last[1])
         return read, *last
 
@@ -97,15 +112,14 @@ class _Descent(Function):
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         *inputs, marks = ctx.saved_tensors
         read, *last = grad_outputs
-        steps, (scale, *state, initial, norm) = inputs[5:12], inputs[12:]
+        steps, (scale, *state, initial, norm, valid) = inputs[5:12], inputs[12:]
         value = steps[2]
         B, H = value.shape[0], value.shape[2]
         given = [None if grad is None else native.dense(grad) for grad in last]
         state_grads = [None if x is None else native.fresh(x) for x in state]
         if not ctx.needs_input_grad[14]:
             state_grads[1] = None
-        # zero where a step did not happen
-        step_grads = [None if x is None else torch.zeros(x.shape, dtype=x.dtype) for x in steps]
+        step_grads = [None if x is None else _room(valid, x) for x in steps]
         # of every row, to be summed
         scale_grad = None if scale is None else scale.new_empty((B, H, *scale.shape))
         initial_grad = None if inputs[3] is None else initial.new_zeros((B, *initial.shape))
@@ -116,4 +130,4 @@ class _Descent(Function):
         )  # fmt: skip
         scale_grad = None if scale_grad is None else scale_grad.sum((0, 1))
         sums = (None if x is None else x.sum(0) for x in (initial_grad, norm_grad))
-        return *(None,) * 5, *step_grads, scale_grad, *state_grads, *sums
+        return *(None,) * 5, *step_grads, scale_grad, *state_grads, *sums, None

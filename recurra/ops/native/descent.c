@@ -47,15 +47,19 @@ static void forwards(const Forward *f, Work *w, I task) {
         teach(w), ask(w, 1), scatter(w, f->read, w->dread, LAST->lo, LAST->out), advance(w, w->A, w->S);
         if (after(w)) ask_after(w), memcpy(last_row(w, f->read), w->dread, LAST->out * sizeof(REAL));
     }
-    strip(w, f->last.A + task * w->Q, w->A), strip(w, f->last.X + task * w->Q, w->X);
+    strip(w, f->last.A + task * w->Q, w->A);
+    if (f->last.X) strip(w, f->last.X + task * w->Q, w->X);
     if (w->S) strip(w, f->last.S + task * w->Q, w->S);
     f->last.c[task] = w->c;
 }
 
 /* x's gradient through what its rows, each by its share, added: t is what their gradient is without the share */
 ONCE void by_shares(const Work *w, REAL *dx, REAL *dshare, const REAL *share, REAL times, const REAL *x, const REAL *t, I width, int add) {
+    for (I s = 0; s < w->C; s += W) {
+        const I at = s * width;
+        put(dshare + s, get(dshare + s) + times * row_dots(x + at, t + at, w->C - s < W ? w->C - s : W, width));
+    }
     EACH(s, w->C) {
-        dshare[s] += times * dot(x + s * width, t + s * width, width);
         for (I c = 0; c < width; c += W) {
             vec y = times * share[s] * get(t + s * width + c);
             put(dx + s * width + c, add ? y + get(dx + s * width + c) : y);
@@ -90,7 +94,7 @@ static void back_advance(Work *w) {
             vec s = get(w->S + c), gs = get(w->dS + c);
             in_S += g * s, in_kept += gs * s, put(w->dS + c, ends[C + 1] * g + turns[C] * gs);
         }
-        at_A += sum1(in_A), at_X += sum1(in_X), at_S += sum1(in_S), kept_S += sum1(in_kept);
+        at_A += total(in_A), at_X += total(in_X), at_S += total(in_S), kept_S += total(in_kept);
     }
     REAL dfirst = complete(w) ? at_A : w->dc;
     w->d.kept[C - 1] += w->c * dfirst, w->dc = kept * dfirst;

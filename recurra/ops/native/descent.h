@@ -6,7 +6,7 @@
 
 /* rate, decay, turn (B, T, H): the learning rate, and logarithms of what is kept of weights and of momentum; scale (C):
  * how much of X is shown; NULL: none. step: of each slot, counted through rows, B T for none. state: A, X (B, H, P),
- * c (B, H), S (B, H, P); S may be NULL. numbers: p, the norm's epsilon, the mirror's own. */
+ * c (B, H), S (B, H, P); S may be NULL, and X, which then is zero. numbers: p, the norm's epsilon, the mirror's own. */
 typedef struct { const REAL *A, *X, *c, *S; } State;
 typedef struct {
     Rows q, k, v, limit, rate, decay, turn;
@@ -73,10 +73,17 @@ INLINE void gelu(vec z, I by_tanh, vec *value, vec *first, vec *second) {
 }
 /* the first n lanes */
 INLINE vec some(vec x, I n) { return n >= W ? x : SELECT(LANES < all(n), x, (vec){}); }
-ONCE REAL dot(const REAL *x, const REAL *y, I n) {
+/* a vector's sum by halves: a chain of sixteen sums takes as long as a row's products */
+INLINE REAL total(vec x) {
+    x += PICK(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+    x += PICK(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+    x += PICK(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    return x[0] + x[1];
+}
+INLINE REAL dot(const REAL *x, const REAL *y, I n) {
     vec s = {};
     for (I c = 0; c < n; c += W) s += get(x + c) * get(y + c);
-    return sum1(s);
+    return total(s);
 }
 static void add_to(REAL *y, const REAL *x, I n) { for (I c = 0; c < n; c += W) put(y + c, get(y + c) + get(x + c)); }
 ONCE void flip(REAL *y, I ly, const REAL *x, I lx, I rows, I columns) {
@@ -163,27 +170,29 @@ static void scatter(const Work *w, REAL *x, const REAL *y, I ly, I width) {
         if (there(w, step)) memcpy(x + (step * w->z->H + w->h) * width, y + s * ly, width * sizeof(REAL));
     }
 }
-/* a head's weights, dense or padded; NULL: none, which is zeros */
+/* a head's weights, dense or padded, which where all rows are whole vectors are the same; NULL: none, which is zeros */
 ONCE void pad(const Work *w, REAL *M, const REAL *x) {
-    if (!x) memset(M, 0, w->P * sizeof(REAL));
-    for (const Layer *l = w->l; l <= LAST && x; l++)
+    if (!x) { memset(M, 0, w->P * sizeof(REAL)); return; }
+    if (w->P == w->Q) { memcpy(M, x, w->P * sizeof(REAL)); return; }
+    for (const Layer *l = w->l; l <= LAST; l++)
         pack(M + l->at, l->lo, plain(x + l->flat, l->out), l->rows, l->rows, l->out, 0);
 }
 ONCE void strip(const Work *w, REAL *x, const REAL *M) {
+    if (w->P == w->Q) { memcpy(x, M, w->P * sizeof(REAL)); return; }
     for (const Layer *l = w->l; l <= LAST; l++)
         EACH(r, l->rows) memcpy(x + l->flat + r * l->out, M + l->at + r * l->lo, l->out * sizeof(REAL));
 }
 
 /* a row less its mean, over its deviation, which is returned as one over it; and from a gradient of that to one of z */
-ONCE REAL mean(const REAL *x, I V) { REAL s = 0; for (I c = 0; c < V; c += W) s += sum1(get(x + c)); return s / V; }
-static REAL normalise(REAL *y, const REAL *z, I V, REAL epsilon) {
+INLINE REAL mean(const REAL *x, I V) { vec s = {}; for (I c = 0; c < V; c += W) s += get(x + c); return total(s) / V; }
+ONCE REAL normalise(REAL *y, const REAL *z, I V, REAL epsilon) {
     REAL centre = mean(z, V);
     for (I c = 0; c < V; c += W) put(y + c, some(get(z + c) - centre, V - c));
-    REAL inverse = 1 / (IS_DOUBLE ? sqrt(dot(y, y, V) / V + epsilon) : sqrtf(dot(y, y, V) / V + epsilon));
+    const REAL spread = dot(y, y, V) / V + epsilon, inverse = 1 / (IS_DOUBLE ? sqrt(spread) : sqrtf(spread));
     for (I c = 0; c < V; c += W) put(y + c, inverse * get(y + c));
     return inverse;
 }
-static void unnormalise(REAL *dz, const REAL *dy, const REAL *y, REAL inverse, I V) {
+ONCE void unnormalise(REAL *dz, const REAL *dy, const REAL *y, REAL inverse, I V) {
     REAL centre = mean(dy, V), along = dot(dy, y, V) / V;
     for (I c = 0; c < V; c += W) put(dz + c, some(inverse * (get(dy + c) - centre - along * get(y + c)), V - c));
 }
@@ -374,12 +383,12 @@ static void begin(Work *w) {
     if (w->S) memset(w->S, 0, w->P * sizeof(REAL));
     w->c = 1, w->held = 0;
 }
-/* X, which is mostly zero: whether it is, is told by one look at it */
+/* X, which is mostly zero: whether it is, is told by one look at it, if there is one */
 static void pad_X(Work *w, I task) {
     const REAL *X = w->z->state.X + task * w->Q;
     vec found = {};
-    for (I i = 0; i < w->Q; i += W) found = SELECT(get_some(X + i, w->Q - i) == 0, found, all(1));
-    w->held = sum1(found) != 0;
+    for (I i = 0; w->z->state.X && i < w->Q; i += W) found = SELECT(get_some(X + i, w->Q - i) == 0, found, all(1));
+    w->held = total(found) != 0;
     pad(w, w->X, w->held ? X : 0);
 }
 static void come_to(Work *w, I task) {

@@ -19,10 +19,11 @@ static void softmax(REAL *M, const REAL *A, const Layer *l) {
         for (I r = 1; r < l->rows; r++) most = SELECT(AT(A) > most, AT(A), most);
         COLUMN_SUM(whole, l, exps(AT(A) - most))
         EACH(i, W) whole[i] = IS_DOUBLE ? log(whole[i] / l->rows) : logf(whole[i] / l->rows);
-        EACH(r, l->rows) put(M + r * l->lo + c, AT(A) - (most + whole));
-        COLUMN_SUM(off, l, expm1s(AT(M)))
-        EACH(i, W) off[i] = IS_DOUBLE ? log1p(off[i] / l->rows) : log1pf(off[i] / l->rows);
-        EACH(r, l->rows) put(M + r * l->lo + c, some(exps(AT(M) - off), l->out - c));
+        EACH(r, l->rows) put(M + r * l->lo + c, expm1s(AT(A) - (most + whole)));
+        COLUMN_SUM(off, l, AT(M))
+        off /= (REAL)l->rows;
+        /* rounded to the size of a weight once, at last */
+        EACH(r, l->rows) put(M + r * l->lo + c, some(1 + (AT(M) - off * (1 + AT(M))), l->out - c));
     }
 }
 static void undo_softmax(REAL *dA, const REAL *dM, const REAL *M, const REAL *centre, const Layer *l) {
@@ -42,7 +43,7 @@ static void lengths(const REAL *A, const REAL *dM, const Layer *l, REAL q, doubl
             s += some(power(AT(A) * AT(A) + TINY, q / 2), l->out - c);
             if (dM) t += AT(A) * AT(dM);
         }
-        *length += sum1(s), *along += sum1(t);
+        *length += total(s), *along += total(t);
     }
 }
 /* a row's mean goes, where a norm takes away what an answer's features share */
