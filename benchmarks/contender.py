@@ -172,9 +172,7 @@ def red(mixer: Mixer, width: int) -> str | None:
     errors = defaultdict[tuple[str, str], list[float]](list)
     for _ in range(DRAWS):
         x, weight = torch.randn(2, CHECKED, width), torch.randn(2, CHECKED, width)
-        with use("loop"):
-            truth = _numbers(exact, x.double(), weight.double(), (0, CHECKED))
-            loop = _numbers(mixer, x, weight, (0, CHECKED))
+        truth, loop = _by_loop(exact, x.double(), weight.double()), _by_loop(mixer, x, weight)
         for name, true in truth.items():
             loops[name].append(_error(loop[name], true))
             scales[name] = max(scales[name], float(true.abs().max()))
@@ -188,6 +186,15 @@ def red(mixer: Mixer, width: int) -> str | None:
         if not error <= allowed:
             return f"{name}, {what}, is off the loop by {error:.2g}, more than {allowed:.2g}"
     return None
+
+
+def _by_loop(mixer: Mixer, x: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    """As `_numbers`, by the loop, and each row by itself: what it keeps of all steps is as large as a state is."""
+    with use("loop"):
+        rows = [_numbers(mixer, *row, (0, CHECKED)) for row in zip(x.split(1), weight.split(1), strict=True)]
+    found = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    shared = {f"the gradient of {name}" for name, _ in mixer.named_parameters()}
+    return {name: each.sum(0) if name in shared else each.flatten(0, 1) for name, each in found.items()}
 
 
 def _numbers(mixer: Mixer, x: Tensor, weight: Tensor, cuts: tuple[int, ...]) -> dict[str, Tensor]:
