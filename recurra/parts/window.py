@@ -152,7 +152,7 @@ def blocks(
         query, key, value = (F.pad(x, (0, 0, 0, 0, front, pad)) for x, front in ((query, 0), (key, 1), (value, 1)))
         # what pads sees itself, as a row of nothing but -inf would make NaN of a softmax's gradient
         segment, kept = F.pad(segment, (1, pad), value=-2), window
-        key, value, near = (_Neighbours.apply(x.unflatten(1, (-1, size))).flatten(0, 1) for x in (key, value, segment))
+        key, value, near = (beside(x.unflatten(1, (-1, size)), 1).flatten(0, 1) for x in (key, value, segment))
         query = query.unflatten(1, (count, size)).flatten(0, 1)
     else:
         near = segment
@@ -161,23 +161,34 @@ def blocks(
     return query, key, value, seen
 
 
-class _Neighbours(Function):
-    """Every block of `(B, S, C, ...)` but the first, after the one before it: `(B, S - 1, 2 C, ...)`.
+def beside(x: Tensor, before: int) -> Tensor:
+    """Every block of `(B, S, C, ...)` but the first few, after those before it: `(B, S - before, (before + 1) C, ...)`.
 
-    Autograd's own way back would fill two arrays with zeros, to add what is in a part of each.
+    Args:
+        x: blocks in order.
+        before: how many come before each.
     """
+    beside = _Beside.apply(x, before)
+    assert isinstance(beside, Tensor)
+    return beside
+
+
+class _Beside(Function):
+    """Autograd's own way back would fill an array with zeros for each place, to add what is in a part of it."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return torch.cat([x[:, :-1], x[:, 1:]], 2)
+    def forward(x: Tensor, before: int) -> Tensor:
+        return torch.cat([x[:, place : x.shape[1] - before + place] for place in range(before + 1)], 2)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
+        ctx.before = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        first, second = grad_outputs[0].chunk(2, 2)
-        return torch.cat([first[:, :1], first[:, 1:] + second[:, :-1], second[:, -1:]], 1)
+        grad, *others = grad_outputs[0].chunk(ctx.before + 1, 2)
+        for place, part in enumerate(others, 1):
+            grad = torch.cat([grad[:, :place], grad[:, place:] + part[:, :-1], part[:, -1:]], 1)
+        return grad, None

@@ -6,10 +6,11 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.ops.attention import attention
 from recurra.ops.pointwise import Map, pointwise
 from recurra.parts.features import elu_plus_one
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, attend_open, check_segment, linear, none_open, through
+from recurra.parts.segment import Open, check_segment, linear, none_open, through, turned
 from recurra.shapes import Float, Tensor, wide
 
 Memory = tuple[Float[Tensor, "B H K V"], Float[Tensor, "B H K"]]
@@ -85,7 +86,9 @@ class InfiniAttention(Mixer):
         """What queries find in the memory and in their segment."""
         key, value, *_ = ready
         query = query.unflatten(-1, (self.heads, -1))
-        local = attend_open(query, key, value, place, self.base)
+        places = torch.arange(key.shape[1], device=key.device)[None]
+        query, key = turned(query, place, self.base), turned(key, places, self.base)
+        local = attention(query, key, value, torch.zeros_like(place), place)
         found, total = _find(memory, elu_plus_one(query.to(memory[0].dtype)))
         gate = F.sigmoid(self.gate.to(found.dtype))[:, None].expand(self.heads, self.size)
         read = pointwise(BLEND, local.to(found.dtype), found, total.clamp(min=SMALLEST).reciprocal(), gate)

@@ -7,15 +7,17 @@ from torch.nn import functional as F
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.ops.attention import attention
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, check_segment, linear, through
-from recurra.shapes import Float, Int, Tensor, wide
+from recurra.parts.segment import Open, Segments, arrange, check_segment, linear
+from recurra.parts.window import beside, take
+from recurra.shapes import Float, Int, Tensor
 
 # inputs, the latest last, and how many of them there are: of the steps before, and of what was compressed
 Memory = tuple[Float[Tensor, "B M D"], Int[Tensor, " B"], Float[Tensor, "B Z D"], Int[Tensor, " B"]]
 
-# with the keys and values of those that were not compressed
-Given = tuple[Float[Tensor, "B M F"], Memory]
+# how many inputs are remembered before every segment and after the last, and how many compressed ones
+Counts = tuple[Int[Tensor, "B _"], Int[Tensor, "B _"]]
 
 SLOWEST = 10_000.0  # the wave of positions that is this many times slower than the fastest
 
@@ -86,52 +88,82 @@ class TransformerXL(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Memory, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
-        """Remember every full segment, then read for all steps at once."""
-        (memory, opened), (first, none) = state, self.initial_state(len(x))
-        # keys and values of inputs go with them, so that each is made once and not by every segment that sees it
-        before, begun = ((self._split(near.to(x.dtype)), (near, *rest)) for near, *rest in (memory, first))
-        y, ((_, memory), opened) = through(
-            self._prepare, self._write, self._read, x, x, (before, opened), (begun, none), clock
-        )
-        return y, (memory, opened)
+        """What a segment remembers is what stands before it in a line of all inputs: no segment waits for another."""
+        (near, steps, far, shrunk), opened = state
+        segments, opened = arrange(x, x, opened, clock)
+        steps, shrunk = self._counts(segments, steps, shrunk)
+        near = torch.cat([near, segments.kept.flatten(1, 2).to(near.dtype)], 1)
+        far = torch.cat([far, self._compressed(near.to(x.dtype)).to(far.dtype)], 1)
+        y, first = [], 0
+        for some in segments.together():
+            here = slice(first, first + some.full.shape[1])
+            past = self._past(near.to(x.dtype), far.to(x.dtype), here).flatten(0, 1)
+            # what there is of compressed ones, of the memory and of its own segment lies in a row
+            own = past.shape[1] - self.segment
+            first_seen = own - (steps + shrunk)[:, here].flatten()[:, None]
+            found = self._attend(some.query.flatten(0, 1), past, first_seen, own + some.place.flatten(0, 1))
+            y.append(found.unflatten(0, (len(x), -1)))
+            first = here.stop
+        return segments.in_time(torch.cat(y, 1)), (self._after(segments, near, steps, far, shrunk), opened)
 
-    def _split(self, x: Float[Tensor, "N L D"]) -> Float[Tensor, "N L F"]:
-        """Keys and values."""
-        return linear(x, self.key, self.value)
+    def _counts(self, segments: Segments, steps: Int[Tensor, " B"], shrunk: Int[Tensor, " B"]) -> Counts:
+        """How much there is to remember before every segment, and after the last."""
+        number = torch.arange(segments.full.shape[1] + 1, device=steps.device)
+        had, more = steps[:, None] + number * self.segment, shrunk[:, None]
+        if segments.fresh is not None:
+            begun = torch.where(segments.fresh, number[:-1], -1).cummax(1).values
+            begun = torch.cat([begun, begun[:, -1:]], 1)
+            had = torch.where(begun < 0, had, (number - begun) * self.segment)
+            more = torch.where(begun < 0, more, 0)
+        more = more + (had - self.memory).clamp(min=0) // self.rate
+        return had.clamp(max=self.memory), more.clamp(max=self.compressed)
 
-    def _prepare(self, kept: Float[Tensor, "N C D"]) -> tuple[Tensor, Tensor]:
-        """Keys and values, and the inputs themselves."""
-        return self._split(kept), kept
+    def _compressed(self, line: Float[Tensor, "B L D"]) -> Float[Tensor, "B _ D"]:
+        """What all inputs become; only what has left the memory is ever seen."""
+        return line[:, :0] if self.compress is None else self.compress(line.unflatten(1, (-1, self.rate)).flatten(2))
 
-    def _read(self, memory: Given, x: Tensor, ready: tuple[Tensor, Tensor], place: Tensor) -> Float[Tensor, "N Q D"]:
-        """What steps find in the memory and in their segment."""
-        near, (_, steps, far, shrunk) = memory
-        past = torch.cat([self._split(far.to(x.dtype)), near, ready[0]], 1)
-        # from the oldest compressed to the last of the segment; what is not there yet is before `steps` and `shrunk`
-        index = torch.arange(past.shape[1], device=x.device)
-        seen = (index >= self.compressed + self.memory - steps[:, None]) | (
-            (index < self.compressed) & (index >= self.compressed - shrunk[:, None])
-        )
-        own = place[..., None] + self.compressed + self.memory
-        seen = seen[:, None] & (index <= own)
-        return self._attend(x, past, own - index, seen)
+    def _past(self, near: Float[Tensor, "B L D"], far: Float[Tensor, "B Z D"], here: slice) -> Float[Tensor, "B S P F"]:
+        """Keys and values of what some segments may see: compressed, in the memory, and their own."""
+        before, each = -(-self.memory // self.segment), self.segment
+        # of whole segments, made once for all that see them
+        near = near[:, here.start * each : here.stop * each + self.memory]
+        near = F.pad(near, (0, 0, before * each - self.memory, 0))
+        past = beside(linear(near, self.key, self.value).unflatten(1, (-1, each)), before)
+        if not self.compressed:
+            return past
+        each = self.segment // self.rate
+        before = -(-self.compressed // each)
+        far = far[:, here.start * each : (here.stop - 1) * each + self.compressed]
+        far = F.pad(far, (0, 0, before * each - self.compressed, 0))
+        far = beside(linear(far, self.key, self.value).unflatten(1, (-1, each)), before - 1)
+        return torch.cat([far, past], 2)
+
+    def _after(self, segments: Segments, near: Tensor, steps: Tensor, far: Tensor, shrunk: Tensor) -> Memory:
+        """What is remembered after each row's last full segment."""
+        last = segments.last[:, None]
+        number = last + segments.full.gather(1, last).long()
+        steps, shrunk = steps.gather(1, number), shrunk.gather(1, number)
+        near = _latest(near, number * self.segment, self.memory, steps)
+        far = _latest(far, number * (self.segment // self.rate), self.compressed, shrunk)
+        return near, steps[:, 0], far, shrunk[:, 0]
 
     def _attend(
-        self, x: Float[Tensor, "N Q D"], past: Float[Tensor, "N L F"], distance: Int[Tensor, "#N Q L"], seen: Tensor
+        self,
+        x: Float[Tensor, "N Q D"],
+        past: Float[Tensor, "N P F"],
+        first: Int[Tensor, "N 1"],
+        own: Int[Tensor, "#N Q"],
     ) -> Float[Tensor, "N Q D"]:
-        """Attention by content and distance, in every head."""
+        """Attention by content and distance, in every head, from the first to the query's own of what is in a row."""
         split = (self.heads, self.size)
         query = self.query(x)
-        content = (query + self.content_bias).unflatten(-1, split).transpose(1, 2)
-        place = (query + self.distance_bias).unflatten(-1, split).transpose(1, 2)
-        # sums of narrow numbers are wide
-        key, value = (part.unflatten(-1, split).transpose(1, 2).to(wide(x)) for part in past.chunk(2, -1))
-        wave = self.distance(self._waves(past.shape[1], x)).unflatten(-1, split)
-        score = torch.einsum("nhqk,lhk->nhql", place, wave)
-        index = distance.clamp(min=0)[:, None].expand(*score.shape[:2], -1, -1)
-        score = (score.gather(-1, index) + content.to(key.dtype) @ key.mT) * self.size**-0.5
-        read = F.softmax(score.masked_fill(~seen[:, None], -torch.inf), -1) @ value
-        return self.out(read.to(x.dtype).transpose(1, 2).flatten(-2))
+        content, place = ((query + bias).unflatten(-1, split) for bias in (self.content_bias, self.distance_bias))
+        key, value = past.unflatten(-1, (2, *split)).unbind(-3)
+        # of the farthest first, as keys are
+        wave = self.distance(self._waves(past.shape[1], x).flip(0)).unflatten(-1, split)
+        distance = torch.einsum("nqhk,lhk->nqhl", place, wave * self.size**-0.5)
+        first = first.expand(-1, own.shape[1])
+        return self.out(attention(content, key, value, first, own, distance).flatten(-2))
 
     def _waves(self, length: int, like: Tensor) -> Float[Tensor, "L D"]:
         """Sine and cosine of every distance."""
@@ -140,23 +172,10 @@ class TransformerXL(Mixer):
         angle = torch.arange(length, device=like.device)[:, None] * rate
         return torch.cat([angle.sin(), angle.cos()], -1)[:, :width].to(like.dtype)
 
-    def _write(self, memory: Given, ready: tuple[Tensor, Tensor]) -> Given:
-        """The memory after a segment."""
-        near, (x, steps, far, shrunk) = memory
-        if self.compress is not None:
-            # the memory is of whole segments: what leaves has all been steps, or none of it
-            leaving = (
-                torch.cat([x, ready[1].to(x.dtype)], 1)[:, : self.segment].unflatten(1, (-1, self.rate)).flatten(2)
-            )
-            leaving = self.compress(leaving.to(near.dtype)).to(far.dtype)
-            leaves = steps == self.memory
-            longer = torch.cat([far, leaving], 1)[:, leaving.shape[1] :]
-            far = torch.where(leaves[:, None, None], longer, far)
-            shrunk = torch.where(leaves, (shrunk + leaving.shape[1]).clamp(max=self.compressed), shrunk)
-        near, x = (self._last(old, new) for old, new in zip((near, x), ready, strict=True))
-        return near, (x, (steps + self.segment).clamp(max=self.memory), far, shrunk)
 
-    def _last(self, old: Float[Tensor, "B M F"], new: Float[Tensor, "B C F"]) -> Float[Tensor, "B M F"]:
-        """The last that are remembered, of those that were and those of a segment."""
-        both = new if self.memory <= self.segment else torch.cat([old.to(new.dtype), new], 1)
-        return both[:, both.shape[1] - self.memory :].to(old.dtype)
+def _latest(
+    line: Float[Tensor, "B L D"], start: Int[Tensor, "B 1"], size: int, count: Int[Tensor, "B 1"]
+) -> Float[Tensor, "B M D"]:
+    """So many of a line from where each row begins, zeros for all but the latest `count`."""
+    index = torch.arange(size, device=line.device)
+    return take(line[:, :, None], start + index, index >= size - count)[:, :, 0]

@@ -15,13 +15,13 @@ from recurra.shapes import Float, Int, Tensor
 FEW = 8  # queries of a row, which torch answers sooner
 
 
-def declines(query: Tensor, key: Tensor, value: Tensor) -> str | None:
+def declines(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None = None) -> str | None:
     """Few queries, what is to be multiplied in another type, or what no kernel takes."""
     if query.shape[1] < FEW:
         return f"torch answers fewer than {FEW} queries sooner"
     if torch.is_autocast_enabled("cpu"):
         return "autocast chooses the type of torch's products"
-    return native.declines("attention", narrow=(query, key, value))
+    return native.declines("attention", narrow=(query, key, value, added))
 
 
 def run(
@@ -30,9 +30,10 @@ def run(
     value: Float[Tensor, "B L H V"],
     first: Int[Tensor, "#B T"],
     last: Int[Tensor, "#B T"],
+    added: Float[Tensor, "B T H A"] | None = None,
 ) -> Float[Tensor, "B T H V"]:
     first, last = torch.broadcast_tensors(first.long(), last.long())
-    (y,) = run_kernel("attention", 0, query, key, value, native.mask(first), native.mask(last))
+    (y,) = run_kernel("attention", 0, query, key, value, added, native.mask(first), native.mask(last))
     return y
 
 
@@ -41,12 +42,14 @@ def _fresh(keep: bool, kind: int, inputs: Given) -> tuple[Tensor, ...]:
     return (query.new_empty(*query.shape[:-1], value.shape[-1]),)
 
 
-def _fields(query: Tensor, key: Tensor, value: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor | int | None, ...]:
+def _fields(*inputs: Tensor | None) -> tuple[Tensor | int | None, ...]:
     """The struct `Given` of the C source."""
+    query, key, value, added, first, last = inputs
+    assert query is not None and key is not None and value is not None and first is not None
     batch, steps, heads, size = query.shape
-    each = steps if len(first) > 1 else 0
-    every = (field for x in (query, key, value) for field in native.typed(x))
-    return (*every, first, last, each, batch, steps, key.shape[1], heads, size, value.shape[-1])
+    ages, each = 0 if added is None else added.shape[-1], steps if len(first) > 1 else 0
+    every = (field for x in (query, key, value, added) for field in native.typed(x))
+    return (*every, first, last, ages, each, batch, steps, key.shape[1], heads, size, value.shape[-1])
 
 
 def _forward(kind: int, inputs: Given, outputs: Sequence[Tensor]) -> None:
@@ -54,7 +57,7 @@ def _forward(kind: int, inputs: Given, outputs: Sequence[Tensor]) -> None:
 
 
 def _backward(kind: int, wanted: Sequence[bool], saved: Given, grads: Given) -> Given:
-    found = [native.fresh(x) for x in saved[:3]]
+    found = [None if x is None else native.fresh(x) for x in saved[:4]]
     fields = *_fields(*saved), *native.typed(grads[0]), *found
     native.call("attention", "backward", *fields, torch.get_num_threads())
     return *found, None, None

@@ -3,13 +3,15 @@
  * Sixteen queries are one vec, so that their maxima and sums are taken without a shuffle; scores lie turned, a row for
  * each key. A head's keys and values are copied once to where they are dense; then each sixteen queries go through the
  * keys that any of them sees, and no others. The way back makes their weights again. A head is one task, done in order,
- * so that no number depends on who computes it. */
+ * so that no number depends on who computes it. What a query adds to its scores, to that of its last key last, is a row
+ * of its own, which is turned as well. */
 #include "chunk.h"
 
-/* each: how far the spans of one row are from those of the next; 0: they are the same. */
-typedef struct { Typed q, k, v; const I *first, *last; I each, B, T, L, H, K, V; } Given;
+/* added: (B, T, H, ages), if there is any. each: how far the spans of one row are from those of the next; 0: they are the
+ * same */
+typedef struct { Typed q, k, v, added; const I *first, *last; I ages, each, B, T, L, H, K, V; } Given;
 typedef struct { Given z; void *o; I threads; } Forward;
-typedef struct { Given z; Typed g; void *dq, *dk, *dv; I threads; } Backward;
+typedef struct { Given z; Typed g; void *dq, *dk, *dv, *dadded; I threads; } Backward;
 
 /* sixteen queries or `n`, from step t on; the keys that any sees, those that all see, and those of each counted from the
  * first that any sees, as numbers, which are exact for 16 million */
@@ -63,17 +65,51 @@ static I longest(const Given *z) {
     return most;
 }
 /* keys and values of a head, with zeros after the last, so that all spans are of sixteens; sixteen queries, and turned;
- * their scores, of which there are as many as `longest` says; and what they find */
-typedef struct { I lk, lv, rows; REAL *k, *v, *q, *turned, *s, *o; } Room;
+ * their scores, of which there are as many as `longest` says; what they find; and, unturned, what is added */
+typedef struct { I lk, lv, rows, wide; REAL *k, *v, *q, *turned, *s, *o, *added; } Room;
 static Room room(const Given *z, Arena *a, I most) {
-    Room r = {.lk = up(z->K), .lv = up(z->V), .rows = z->L + W};
+    Room r = {.lk = up(z->K), .lv = up(z->V), .rows = z->L + W, .wide = up(most)};
     r.k = take(a, r.rows * r.lk), r.v = take(a, r.rows * r.lv), r.q = take(a, W * r.lk), r.turned = take(a, W * r.lk);
-    r.s = take(a, up(most) * W), r.o = take(a, 2 * W * r.lv);
+    r.s = take(a, up(most) * W), r.o = take(a, 2 * W * r.lv), r.added = take(a, z->ages ? W * r.wide : 0);
     return r;
 }
 static void head(const Room *r, const Given *z, I b, I h) {
     pack(r->k, r->lk, at(z->k, b, 0, h), z->L, r->rows, z->K, W);
     pack(r->v, r->lv, at(z->v, b, 0, h), z->L, r->rows, z->V, W);
+}
+/* which of what a query adds belong to keys of the tile: the first row, how many, and the first number */
+typedef struct { I row, n, age; } Part;
+INLINE Part part_of(const Given *z, const Tile *c, I i) {
+    const I from = (I)c->last[i] + 1 - z->ages, row = from > 0 ? from : 0;
+    return (Part){.row = row, .n = (I)c->last[i] + 1 - row, .age = row - from};
+}
+static void add(const Room *r, const Given *z, const Tile *c, I b, I h) {
+    if (!z->ages) return;
+    const I wide = up(c->till - c->from);
+    memset(r->added, 0, W * wide * sizeof(REAL));
+    for (I i = 0; i < c->n; i++) {
+        const Part p = part_of(z, c, i);
+        const At x = plus_columns(at(z->added, b, c->t + i, h), p.age);
+        for (I n = 0; n < p.n; n += W) put_some(r->added + i * wide + p.row + n, load_some(x.x + n * bytes(x.type), x.type, p.n - n), p.n - n);
+    }
+    for (I j = 0; j < wide; j += W) {
+        REAL turned[W * W];
+        transpose16(turned, W, r->added + j, wide);
+        for (I i = 0; i < W; i++) put(r->s + (j + i) * W, get(r->s + (j + i) * W) + get(turned + i * W));
+    }
+}
+/* the gradients of what was added: those of the scores */
+static void added_back(const Room *r, const Given *z, const Tile *c, const REAL *s, void *to, I b, I h) {
+    if (!to) return;
+    const I wide = up(c->till - c->from);
+    for (I j = 0; j < wide; j += W) transpose16(r->added + j, wide, s + j * W, W);
+    for (I i = 0; i < c->n; i++) {
+        const Part p = part_of(z, c, i);
+        At x = from(of_head(to, z->added.type, z, z->T, z->ages, b, h), c->t + i);
+        for (I n = 0; n < z->ages; n += W) store_some(x.x + n * bytes(x.type), x.type, (vec){}, z->ages - n);
+        x = plus_columns(x, p.age);
+        for (I n = 0; n < p.n; n += W) store_some(x.x + n * bytes(x.type), x.type, get_some(r->added + i * wide + p.row + n, p.n - n), p.n - n);
+    }
 }
 INLINE vec largest(const REAL *s, I rows) {
     vec most = get(s);
@@ -81,9 +117,10 @@ INLINE vec largest(const REAL *s, I rows) {
     return most;
 }
 
-static void read_tile(const Room *r, const Tile *c) {
+static void read_tile(const Room *r, const Given *z, const Tile *c, I b, I h) {
     const I rows = up(c->till - c->from);
     scores(r->s, r->k, r->lk, r->turned, c);
+    add(r, z, c, b, h);
     const vec most = largest(r->s, rows);
     vec sum = {};
     for (I i = 0; i < rows; i++) {
@@ -117,7 +154,7 @@ I attention_forward(const Forward *f, I fields) {
             for (I t = 0; t < z->T; t += W) {
                 const Tile c = tile_of(z, b, t);
                 queries(r.q, r.turned, z, &c, b, h, r.lk);
-                read_tile(&r, &c);
+                read_tile(&r, z, &c, b, h);
                 unpack(from(of_head(f->o, z->q.type, z, z->T, z->V, b, h), t), r.o + W * r.lv, r.lv, c.n, z->V);
             }
         }
@@ -136,10 +173,11 @@ static Back back(const Given *z, Arena *a, I most) {
     return w;
 }
 /* ds = p (dp - sum of p dp), with dp = v' g, whose sum is taken of the same numbers that it is taken from */
-static void back_tile(const Back *w, const Tile *c) {
+static void back_tile(const Back *w, const Given *z, const Tile *c, I b, I h) {
     const Room *r = &w->r;
     const I lk = r->lk, lv = r->lv, rows = up(c->till - c->from);
     scores(r->s, r->k, lk, r->turned, c);
+    add(r, z, c, b, h);
     product(w->s, W, 0, 0, r->v + c->from * lv, lv, 1, w->turned, W, rows, lv, 1);
     const vec most = largest(r->s, rows);
     vec sum = {}, mean = {};
@@ -169,7 +207,8 @@ static void back_head(const Backward *f, const Back *w, I b, I h) {
         const Tile c = tile_of(z, b, t);
         queries(r->q, r->turned, z, &c, b, h, lk);
         pack(w->g, lv, at(f->g, b, t, h), c.n, W, z->V, W), turn(w->turned, w->g, lv);
-        back_tile(w, &c);
+        back_tile(w, z, &c, b, h);
+        added_back(r, z, &c, w->s, f->dadded, b, h);
         for (I i = 0; i < lk; i++) put(w->q + i * W, scale * get(w->q + i * W));
         turn_back(r->q, lk, w->q);
         unpack(from(of_head(f->dq, z->q.type, z, z->T, z->K, b, h), t), r->q, lk, c.n, z->K);
