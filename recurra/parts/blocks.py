@@ -1,11 +1,13 @@
 """Projections of blocks: features fall into groups, and each group is mixed only with itself."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from recurra.ops.grouped import grouped
+from recurra.ops.grouped import grouped, native
+from recurra.ops.scan import unseen
 from recurra.shapes import Float, Tensor
 
 
@@ -30,3 +32,15 @@ class BlockLinear(nn.Module):
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         y = grouped(x, self.weight)
         return y if self.bias is None else y + self.bias
+
+
+def beside(
+    layers: Sequence[BlockLinear], first: Float[Tensor, "B T D"], second: Float[Tensor, "B T D"]
+) -> Float[Tensor, "B T _"]:
+    """What two layers make of one input and two of another, side by side; `layers` have no bias."""
+    if unseen(*layers):
+        done = native.quick((first, second), [layer.weight for layer in layers])
+        if done is not None:
+            return done
+    inputs = first, first, second, second
+    return torch.cat([layer(x) for layer, x in zip(layers, inputs, strict=True)], -1)

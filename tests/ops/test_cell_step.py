@@ -8,9 +8,12 @@ from ops.test_cell_native import RULES, _make
 from torch.testing import assert_close
 
 from recurra import MIXERS, Clock, use
-from recurra.ops import Rule, Scan, native as door
+from recurra.ops import Rule, Scan, ShortConv, native as door
 from recurra.ops.cell import loop, rules
+from recurra.ops.grouped import native as grouped
+from recurra.parts.blocks import BlockLinear, beside
 from recurra.parts.cell import DenseCell
+from recurra.parts.conv import ShortConvolution
 from recurra.state import leaves
 
 pytestmark = pytest.mark.skipif(door.available() is not None, reason=str(door.available()))
@@ -206,6 +209,49 @@ def test_two_threads_take_the_same_step():
     finally:
         torch.set_num_threads(1)
     assert_close(two, one)
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (3, 1), (2, 5)])
+@pytest.mark.parametrize("bias", [False, True])
+@torch.no_grad()
+def test_a_planned_short_convolution_equals_the_loop(batch, steps, bias):
+    conv = ShortConvolution(D, bias=bias)
+    state = torch.randn(batch, 3, D)
+    for _ in range(3):
+        x = torch.randn(batch, steps, D)
+        with use("loop"):
+            want = conv(x, state, None)
+        got = conv(x, state, None)
+        assert_close(got, want, rtol=1e-5, atol=1e-6)
+        state = got[1]
+    record = ShortConv(x, conv.weight, conv.bias)
+    assert conv.scan.plan(record, state) is not None
+    for wrong in (
+        {"silu": False}, {"x": x.double()}, {"x": x[..., 1:]}, {"weight": conv.weight.T}, {"weight": conv.weight + 0},
+        {"bias": None if bias else torch.ones(D)}, {"reset": torch.ones(batch, steps, dtype=torch.bool)},
+    ):  # fmt: skip
+        assert conv.scan.plan(record._replace(**wrong), state) is None, wrong
+    torch.set_num_threads(2)
+    try:
+        assert conv.scan.plan(record, state) is None
+    finally:
+        torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(("blocks", "size"), [(8, 4), (16, 1), (7, 3), (5, 24), (4, 32), (3, 40)])
+@torch.no_grad()
+def test_blocks_beside_each_other(blocks, size):
+    layers = [BlockLinear(blocks * size, blocks) for _ in range(4)]
+    for rows in (1, 5):
+        one, two = (torch.randn(rows, 2, blocks * size) for _ in range(2))
+        want = torch.cat([layer(x) for layer, x in zip(layers, (one, one, two, two), strict=True)], -1)
+        assert grouped.quick((one, two), [layer.weight for layer in layers]) is not None
+        assert_close(beside(layers, one, two), want, rtol=1e-5, atol=1e-5)
+        assert_close(beside(layers, one, one), torch.cat([layer(one) for layer in layers], -1), rtol=1e-5, atol=1e-5)
+        seen = []
+        with layers[3].register_forward_hook(lambda *_: seen.append(1)):  # noqa: B023
+            beside(layers, one, two)
+        assert seen
 
 
 def leaky(drive, recur, state, log_rate):

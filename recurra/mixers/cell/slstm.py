@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan, Vectors
-from recurra.parts.blocks import BlockLinear
+from recurra.parts.blocks import BlockLinear, beside
 from recurra.parts.conv import ShortConvolution
 from recurra.parts.heads import divide
 from recurra.parts.lerp import place
@@ -82,7 +82,7 @@ class SLSTM(Mixer):
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
         past, cell = state
         convolved, past = self.conv(x, past, clock)
-        drive = torch.cat([self.input(convolved), self.forget(convolved), self.candidate(x), self.gate(x)], -1)
+        drive = beside((self.input, self.forget, self.candidate, self.gate), convolved, x)
         record = Cell(SLSTM_RULE, drive, self.weight, self.bias)
         read, cell = self.scan(record, cell, clock)
         return self.norm(read), (past, cell)

@@ -1,16 +1,19 @@
 """`ShortConv` in C: one pass over the inputs, with the taps, the bias and SiLU where they are read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from recurra.ops import native
 from recurra.ops.conv import ShortConv
+from recurra.ops.native import direct
 from recurra.ops.native.operators import Given, Kernel, run
 from recurra.ops.steps import gaps
 from recurra.shapes import Float, Tensor
 
 MOST = 16
+SHORT = 32  # rows that are so few that thinking takes longer than computing
 
 
 def declines(record: ShortConv, state: Tensor) -> str | None:
@@ -26,6 +29,30 @@ def scan(record: ShortConv, state: Float[Tensor, "B J D"]) -> tuple[Float[Tensor
     counts = None if valid is None else valid.sum(1)
     read, last = run("conv", int(silu), x, weight, bias, state, reset, counts)
     return read, last
+
+
+def plan(record: ShortConv, state: Float[Tensor, "B J D"]) -> Callable[[ShortConv, Tensor], Any] | None:
+    """What takes a few steps like these again, without gradients; None where nothing does."""
+    x, weight, bias, silu, reset, valid = record
+    if x.shape[0] * x.shape[1] > SHORT:
+        return None
+    no_bias, read, last = torch.empty(0), native.fresh(x), native.fresh(state)
+    given = x, weight, no_bias if bias is None else bias, state
+    if reset is not None or valid is not None or any(native.dense(part) is not part for part in given):
+        return None
+    fields = *_fields(int(silu), x, weight, given[2], state, None, None), last, read, torch.get_num_threads()
+    again = direct.again("conv", "forward", fields, given, (read, last))
+    if again is None:
+        return None
+
+    def step(record: ShortConv, state: Tensor) -> tuple[Tensor, Tensor] | None:
+        x, weight, bias, now, reset, valid = record
+        if now is not silu or reset is not None or valid is not None:
+            return None
+        done = again(x, weight, no_bias if bias is None else bias, state)
+        return None if done is None else (done[0], done[1])
+
+    return step
 
 
 def _fields(

@@ -1,13 +1,17 @@
 """Groups in C, from where they lie to where they belong. Costs reading x and writing y once, and both twice back."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import nn
 
 from recurra.ops import native
+from recurra.ops.native import direct
 from recurra.ops.native.operators import Given, Kernel, run as run_kernel
 from recurra.shapes import Float, Tensor
 
+SHORT = 32  # rows that are few
 FEW = 1 << 14  # numbers that torch multiplies sooner than a kernel is called
 LARGE = 64  # features of a group, from which torch's products are worth their copies
 
@@ -26,6 +30,26 @@ def declines(x: Tensor, weight: Tensor) -> str | None:
 def run(x: Float[Tensor, "*B HK"], weight: Float[Tensor, "H K K"]) -> Float[Tensor, "*B HK"]:
     (y,) = run_kernel("grouped", 0, x.reshape(-1, x.shape[-1]), weight)
     return y.view(x.shape)
+
+
+def quick(inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor | None:
+    """A few rows of two inputs through two matrices each, side by side, without gradients; None for what is not so."""
+    plan = _quick(inputs[0].shape, inputs[0].dtype, weights[0].shape)
+    done = None if plan is None else plan(*inputs, *weights)
+    return None if done is None else done[0]
+
+
+@functools.lru_cache(256)
+def _quick(shape: torch.Size, real: torch.dtype, groups: torch.Size) -> Callable[..., list[Tensor] | None] | None:
+    """What takes inputs and parameters of these shapes and no others: it looks again at all."""
+    width, rows = shape[-1], shape[:-1].numel()
+    if not 0 < rows <= SHORT or len(groups) != 3 or groups[0] * groups[1] != width:
+        return None
+    x, weights = [torch.empty(shape, dtype=real) for _ in range(2)], [torch.empty(groups, dtype=real) for _ in range(4)]
+    if native.declines("grouped", *x, *weights) is not None:
+        return None
+    given, made = (*x, *map(nn.Parameter, weights)), torch.empty((*shape[:-1], 4 * width), dtype=real)
+    return direct.again("grouped", "short", (made, rows, *groups[:2], *given), given, (made,))
 
 
 def _fresh(keep: bool, kind: int, inputs: Given) -> tuple[Tensor, ...]:

@@ -45,6 +45,7 @@ HERE = pathlib.Path(__file__).parent
 log = logging.getLogger("recurra")
 
 Function = Callable[[bytes, int], int]
+FULL = "no memory for the {} kernel's scratch"
 
 
 # engine -> C that was written from a trace; every other engine's lies here in a file
@@ -175,13 +176,14 @@ def library_of(engine: str, real: str) -> ctypes.CDLL | str:
 
 
 @functools.cache
-def _function(engine: str, name: str, real: str) -> Function:
+def function(engine: str, name: str, real: str) -> Function:
+    """A C function of an engine: of the bytes of its struct, and how many fields these are."""
     library = library_of(engine, real)
     if isinstance(library, str):
         raise RuntimeError(library)
-    function = getattr(library, f"{engine.partition('-')[0]}_{name}")
-    function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_int64), ctypes.c_int64
-    return function
+    found = getattr(library, f"{engine.partition('-')[0]}_{name}")
+    found.argtypes, found.restype = (ctypes.c_void_p, ctypes.c_int64), ctypes.c_int64
+    return found
 
 
 def available() -> str | None:
@@ -325,9 +327,9 @@ def call(engine: str, name: str, *arguments: Tensor | int | None) -> None:
     """
     first = arguments[0]
     assert isinstance(first, Tensor)
-    function = _function(engine, name, REALS.get(first.dtype, "float"))
+    kernel = function(engine, name, REALS.get(first.dtype, "float"))
     fields = [x if isinstance(x, int) else 0 if x is None else x.data_ptr() for x in arguments]
-    code = function(_struct(len(fields)).pack(*fields), len(fields))
+    code = kernel(_struct(len(fields)).pack(*fields), len(fields))
     if code == 1:
-        raise MemoryError(f"no memory for the {engine} kernel's scratch")
+        raise MemoryError(FULL.format(engine))
     assert code == 0, f"{engine}_{name} was called with {len(fields)} fields"

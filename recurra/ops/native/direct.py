@@ -1,9 +1,11 @@
-"""The shortest way into C: one argument, the bytes of a struct that says its own size. For single steps, where a call
-through the usual door, which looks at every tensor and every field, would cost more than what is computed."""
+"""The shortest way into C, for single steps: a call through the usual door, which looks at every tensor and field,
+would cost more than what is computed."""
 
 import ctypes
 import functools
-from collections.abc import Callable
+import operator
+import struct
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +18,10 @@ from recurra.shapes import Tensor
 
 @functools.cache
 def function(engine: str, name: str, real: torch.dtype) -> Callable[[bytes], int]:
-    """A C function of an engine that has declined nothing; it returns 0, or what went wrong."""
+    """A C function of an engine that has declined nothing: of the bytes of a struct that says its own size.
+
+    It returns 0, or what went wrong.
+    """
     library = native.library_of(engine, native.REALS[real])
     assert not isinstance(library, str)
     found = library[f"{engine.partition('-')[0]}_{name}"]
@@ -40,3 +45,32 @@ def alike(*tensors: Tensor) -> Callable[..., bool] | None:
 def _step(size: int, stride: int) -> int | None:
     """What an axis demands of its stride: nothing, where there is but one number."""
     return None if size == 1 else stride
+
+
+def again(
+    engine: str, name: str, arguments: Sequence[Tensor | int | None], given: Sequence[Tensor], made: Sequence[Tensor]
+) -> Callable[..., list[Tensor] | None] | None:
+    """What does `native.call` with the same arguments again, others in place of `given` and new ones for `made`.
+
+    It takes what is given and returns what is made, or None where something is unlike what was given here.
+    """
+    same, threads = alike(*given), torch.get_num_threads()
+    if same is None:
+        return None
+    function, real = native.function(engine, name, native.REALS[given[0].dtype]), given[0].dtype
+    places = {id(x): i for i, x in enumerate((*given, *made))}
+    numbers = [0 if x is None else x for x in arguments if not isinstance(x, Tensor)]
+    order, count = iter(range(len(places), len(places) + len(numbers))), len(arguments)
+    pick = operator.itemgetter(*(places[id(x)] if isinstance(x, Tensor) else next(order) for x in arguments))
+    pack, like = struct.Struct(f"{count}q").pack, [torch.empty(x.shape, dtype=real) for x in made]
+    make, place, number_of_threads = torch.empty_like, Tensor.data_ptr, torch.get_num_threads
+
+    def call(*given: Tensor) -> list[Tensor] | None:
+        if number_of_threads() != threads or not same(*given):
+            return None
+        made = [*map(make, like)]
+        if function(pack(*pick((*map(place, given), *map(place, made), *numbers))), count):
+            raise MemoryError(native.FULL.format(engine))
+        return made
+
+    return call

@@ -73,6 +73,35 @@ I grouped_forward(const Forward *f, I fields) {
     return failed;
 }
 
+/* A few rows of two x, each through two W of its own, side by side: every W is read where it lies. */
+typedef struct { REAL *y; I rows, H, K; const REAL *x[2], *w[4]; } Short;
+/* sixteen features of what comes out, or `n` */
+INLINE void sixteen(const int whole, REAL *y, const REAL *x, const REAL *w, I u, I n, I K) {
+    vec sums[W];
+    _Pragma("GCC unroll 16") for (int j = 0; j < W; j++) sums[j] = (vec){};
+    for (I k = 0; k < K; k += W)
+        _Pragma("GCC unroll 16") for (int j = 0; j < W; j++) {
+            const REAL *from = x + (whole ? u : u + j) / K * K + k, *by = w + (u + j) * K + k;
+            if (whole) sums[j] += get(from) * get(by);
+            else if (j < n) sums[j] += get_some(from, K - k) * get_some(by, K - k);
+        }
+    put_some(y + u, sums16(sums), n);
+}
+I grouped_short(const Short *s, I fields) {
+    CHECK(s, fields)
+    const I K = s->K, width = s->H * K;
+    const unsigned old = flush_on();
+    for (I r = 0; r < s->rows; r++) for (I i = 0; i < 4; i++) {
+        const REAL *x = s->x[i / 2] + r * width;
+        REAL *y = s->y + (r * 4 + i) * width;
+        for (I u = 0; u < width; u += W)
+            if (K % W) sixteen(0, y, x, s->w[i], u, width - u < W ? width - u : W, K);
+            else sixteen(1, y, x, s->w[i], u, W, K);
+    }
+    flush_off(old);
+    return 0;
+}
+
 /* The gradients, NULL where one is not wanted. Without dx W is not looked at, and dw is added to what there is. */
 typedef struct { const REAL *x; I x_row; const REAL *w, *g; I g_row; REAL *dx, *dw; Sizes s; } Backward;
 /* the rows from `r` on, of which `sums` gets what they add to the gradient of W; room: of three tiles of rows and a W */
