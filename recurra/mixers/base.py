@@ -9,8 +9,13 @@ import torch
 from torch import nn
 
 from recurra.clock import Clock
+from recurra.ops.scan import unseen
 from recurra.parts.cell import part
 from recurra.shapes import Float, State, Tensor, state_zeros
+
+# numbers of x that are mixed at once where only numbers are wanted: what is made of more is mapped anew each time
+PIECE = 1 << 21
+LEAST = 1024  # steps of a piece, however wide: some architectures make tables once a call
 
 
 class Mixer(nn.Module, abc.ABC):
@@ -61,11 +66,11 @@ class Mixer(nn.Module, abc.ABC):
             ValueError: the clock has another shape than x, or a `dt` that this architecture has no use for, or it has
                 no use for `first`.
         """
-        if first is None and clock is None and state is not None and x.numel():
+        if first is None and clock is None and state is not None and 0 < x.numel() <= PIECE:
             return self.mix(x, state, None)
         if first is not None and not self.shares:
             raise ValueError(f"{type(self).__name__} reads nothing of another layer: it cannot use `first`")
-        return self.in_order(self.mix, x, state, clock, *(() if first is None else (first,)))
+        return self.in_order(self._pieces, x, state, clock, *(() if first is None else (first,)))
 
     def in_order(
         self,
@@ -94,6 +99,18 @@ class Mixer(nn.Module, abc.ABC):
     def zeros(self, *shape: int) -> Float[Tensor, "..."]:
         """Zeros for a state: on the parameters' device, in float32 or, if they are, float64."""
         return state_zeros(next(self.parameters()), *shape)
+
+    def _pieces(self, x: Tensor, state: State, clock: Clock | None, *more: Tensor) -> tuple[Tensor, State]:
+        """`mix`, where only numbers are wanted a long sequence piece by piece, so that what is made stays small."""
+        steps = max(LEAST, PIECE * x.shape[1] // max(1, x.numel()))
+        if x.shape[1] <= steps or not unseen():
+            return self.mix(x, state, clock, *more)
+        reads = []
+        for start in range(0, x.shape[1], steps):
+            now, *parts = (part[:, start : start + steps] for part in (x, *more))
+            read, state = self.mix(now, state, None if clock is None else clock.cut(start, start + steps), *parts)
+            reads.append(read)
+        return torch.cat(reads, 1), state
 
     def _check(self, x: Tensor, clock: Clock) -> None:
         for told in (clock.reset, clock.valid, clock.dt):
