@@ -60,6 +60,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command in sys.argv."""
+    exits.open_streams()
     app()
 
 

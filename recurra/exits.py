@@ -5,8 +5,11 @@ Anything else is our mistake and shows its traceback. `RECURRA_DEBUG=1` shows ev
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
+from types import FrameType
 
 from recurra.files import is_full
 
@@ -17,7 +20,8 @@ WRONG, STOPPED, PIPE_CLOSED = 2, 130, 141
 def polite() -> Iterator[None]:
     """Turn what a command raises into its last words and its exit code."""
     try:
-        yield
+        with _stops_while_importing():
+            yield
         sys.stdout.flush()
     except BrokenPipeError:
         # what is still in the buffer goes nowhere, or Python would complain about it while it exits
@@ -37,10 +41,46 @@ def polite() -> Iterator[None]:
         raise SystemExit(WRONG) from None
 
 
+def open_streams() -> None:
+    """Let a standard stream that was closed by whoever started us lead nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+
+
+@contextlib.contextmanager
+def _stops_while_importing() -> Iterator[None]:
+    """Inside, Ctrl-C ends the process at once while something is imported, and elsewhere raises as ever.
+
+    Libraries in C lose what is raised while they are imported, or go on half made.
+    """
+    asked = signal.getsignal(signal.SIGINT)
+    if asked is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, asked)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """The signal handler."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"\nrecurra: stopped\n")
+            os._exit(STOPPED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
 def complaint(error: Exception) -> str | None:
     """What to tell the user; None where it is not the user who can put it right."""
     if is_full(error):
         return f"the disk is full ({one_line(error)}); what was there before is whole: make room and go on"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _is_memory(str(error))):
+        return "there is not enough memory: make the model, the batch or its rows smaller"
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("recurra"):
         return f"this needs the package {error.name}: pip install {error.name}"
     if isinstance(error, OSError) and error.filename is not None:
@@ -51,6 +91,11 @@ def complaint(error: Exception) -> str | None:
 def one_line(error: BaseException) -> str:
     """The message without its line breaks."""
     return " ".join(str(error).split())
+
+
+def _is_memory(said: str) -> bool:
+    """Whether torch says that it could not have the memory that it asked for."""
+    return "can't allocate memory" in said or "out of memory" in said
 
 
 def _ours(error: Exception) -> bool:

@@ -108,7 +108,9 @@ def _open(config: Config, before: pathlib.Path | None) -> Task:
 def _check(folder: pathlib.Path, config: Config, resume: bool) -> None:
     """Refuse a folder that holds something else than what is asked for."""
     if not resume:
-        if folder.exists() and (not folder.is_dir() or any(not x.name.startswith(".") for x in folder.iterdir())):
+        if folder.exists() and not folder.is_dir():
+            raise RunError(f"{folder} is a file: give a folder")
+        if folder.exists() and any(not x.name.startswith(".") for x in folder.iterdir()):
             raise RunError(f"{folder} is not empty: resume the run in it, or give another folder")
         return
     changed = differences(read_settings(folder).to_json(), config.to_json())
