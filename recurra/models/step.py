@@ -19,6 +19,7 @@ from torch import nn
 
 from recurra.checks import at_least
 from recurra.ops import native
+from recurra.ops.native import direct
 from recurra.ops.program import Declined, compiled
 from recurra.shapes import State, Tensor
 from recurra.state import each, leaves
@@ -60,8 +61,8 @@ class CompiledStep:
         names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
         self._slots = [_slot(model, name) for name in names]
         weights, states = self._weights(), list(leaves(self.start))
-        self._inputs, self._kinds, self._places = _kinds(x, *states), _kinds(*weights), _places(weights)
-        self._strides = [w.stride() for w in weights]
+        self._inputs, self._kinds, self._strides = _kinds(x, *states), _kinds(*weights), _strides(weights)
+        self._alike: Callable[..., bool] | None = None
         program = _trace(_Pure(model, names, self.start), (x, states, [w.detach() for w in weights]))
         self._run = _compile(program)
 
@@ -74,15 +75,22 @@ class CompiledStep:
             RuntimeError: a weight is.
         """
         inputs = [x, *leaves(self.start if state is None else state)]
+        weights = self._weights()
+        whole = len(inputs) == len(self._inputs)
+        if not whole or self._alike is None or not self._alike(*inputs, *weights):
+            inputs = self._checked(inputs, weights)
+        y, *after = self._run([*inputs, *weights])
+        return y, _filled(self._shape, after)
+
+    def _checked(self, inputs: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
+        """The inputs without gaps; what is like these need not be looked at one by one again."""
         if (kinds := _kinds(*inputs)) != self._inputs:
             raise ValueError(f"this step was compiled for {_first(self._inputs, kinds)}: compile another")
-        weights = self._weights()
-        if (places := _places(weights)) != self._places:
-            if (kinds := _kinds(*weights)) != self._kinds or [w.stride() for w in weights] != self._strides:
-                raise RuntimeError("the model's weights are no longer what was compiled for: compile_step() again")
-            self._places = places
-        y, *after = self._run([*map(native.dense, inputs), *weights])
-        return y, _filled(self._shape, after)
+        if _kinds(*weights) != self._kinds or _strides(weights) != self._strides:
+            raise RuntimeError("the model's weights are no longer what was compiled for: compile_step() again")
+        inputs = [*map(native.dense, inputs)]
+        self._alike = direct.alike(*inputs, *weights)
+        return inputs
 
     def _weights(self) -> list[Tensor]:
         """Parameters and buffers as they are now."""
@@ -153,8 +161,8 @@ def _kinds(*tensors: Tensor) -> list[tuple[torch.Size, torch.dtype, torch.device
     return [(t.shape, t.dtype, t.device) for t in tensors]
 
 
-def _places(tensors: list[Tensor]) -> tuple[list[int], list[torch.dtype]]:
-    return [t.data_ptr() for t in tensors], [t.dtype for t in tensors]
+def _strides(tensors: list[Tensor]) -> list[tuple[int, ...]]:
+    return [t.stride() for t in tensors]
 
 
 def _numbered(state: State, numbers: Iterator[int]) -> Any:

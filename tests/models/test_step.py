@@ -101,6 +101,31 @@ def test_other_shapes_and_types_are_refused(compiled):
     _same(model, step, x, rows=2)
 
 
+def test_weights_that_lie_otherwise_are_refused(compiled):
+    model, step = compiled
+    x = torch.zeros(2, 1, dtype=torch.int64)
+    state = _same(model, step, x, rows=2)
+    weight = model.get_parameter("backbone.blocks.0.mixer.inputs.weight")
+    had = weight.data
+    # where it lay, of the same shape, type and size: only the way through it is another
+    weight.data = had.reshape(had.shape[::-1]).T
+    with pytest.raises(RuntimeError, match=r"compile_step\(\) again"):
+        step(x, state)
+    weight.data = had
+    _same(model, step, x, state, rows=2)
+
+
+def test_one_weight_in_two_places(compiled):
+    model, step = compiled
+    one, two = (block.mixer_norm for block in model.backbone.blocks)
+    had, state = two.weight, None
+    two.weight = one.weight
+    for _ in range(3):
+        state = _same(model, step, torch.randint(11, (2, 1)), state, rows=2)
+    two.weight = had
+    _same(model, step, torch.randint(11, (2, 1)), state, rows=2)
+
+
 def test_what_is_training_or_grows_is_refused():
     with pytest.raises(ValueError, match="eval"):
         _model("mamba2").train().compile_step()

@@ -30,7 +30,7 @@ def function(engine: str, name: str, real: torch.dtype) -> Callable[[bytes], int
 
 
 def alike(*tensors: Tensor) -> Callable[..., bool] | None:
-    """Whether as many others are of the same shapes, types and layouts in memory; None where C cannot read these.
+    """Whether others, as many, are of the same shapes, types and layouts in memory; None where C cannot read these.
 
     The very same tensor twice, or a mode of torch's that wants to see what is computed, is unlike. Torch's compiler
     keeps such a look at tensors for itself: it takes a twentieth of a microsecond for each, where Python's takes one.
