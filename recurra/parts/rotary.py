@@ -60,11 +60,19 @@ def rotate(
 
     As a product of complex numbers: one pass over `x`, where the four real products and their sums take seven.
     """
-    real = wide(x)
-    cosine, sine, pairs = cosine.to(real), sine.to(real), x.to(real).unflatten(-1, (-1, 2))
     if torch.compiler.is_compiling():
-        # a compiler makes one pass of real products, and has no complex ones
-        even, odd = pairs.unbind(-1)
-        return torch.stack([even * cosine - odd * sine, odd * cosine + even * sine], -1).flatten(-2)
-    turn = torch.complex(cosine, sine)
-    return torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * turn).flatten(-2)
+        return rotate_by_parts(x, cosine, sine)
+    real = wide(x)
+    turn = torch.complex(cosine.to(real), sine.to(real))
+    pairs = torch.view_as_complex(x.to(real).unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * turn).flatten(-2)
+
+
+def rotate_by_parts(
+    x: Float[Tensor, "... K"], cosine: Float[Tensor, "... P"], sine: Float[Tensor, "... P"]
+) -> Float[Tensor, "... K"]:
+    """As `rotate`, by real products: what makes one pass of them by itself has no complex ones."""
+    real = wide(x)
+    cosine, sine = cosine.to(real), sine.to(real)
+    even, odd = x.to(real).unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([even * cosine - odd * sine, odd * cosine + even * sine], -1).flatten(-2)

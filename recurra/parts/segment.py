@@ -5,7 +5,7 @@ arranged as (segment, place) for every row by itself; what a mixer does with a s
 writing of memories goes segment by segment: once it is known what each segment remembers, all are read at once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,9 @@ from torch.nn import functional as F
 
 from recurra.checks import at_least
 from recurra.clock import Clock
+from recurra.ops.walk import Walk, Way
+from recurra.ops.walk.choose import walk
+from recurra.ops.walk.loop import choose as choose
 from recurra.parts.rotary import count, rotary_turns, rotate
 from recurra.parts.window import attend
 from recurra.shapes import Bool, Float, Int, State, Tensor
@@ -162,7 +165,7 @@ def _so_far(kept: Float[Tensor, "B R F"], past: Int[Tensor, " B"]) -> Float[Tens
 
 def through(
     prepare: Callable[[Tensor], State],
-    write: Callable[[State, State], State],
+    write: Callable[[State, State], State] | Way,
     read: Callable[[State, Tensor, State, Tensor], Tensor],
     query: Float[Tensor, "B T G"],
     kept: Float[Tensor, "B T F"],
@@ -176,7 +179,8 @@ def through(
 
     Args:
         prepare: from what is kept of segments `(N, C, F)`, all of theirs that needs no memory, each tensor `(N, ...)`.
-        write: from a memory and what is prepared of a full segment, the memory after it.
+        write: from a memory and what is prepared of a full segment, the memory after it; a `Way`, which may run in C,
+            makes nothing else.
         read: from memories `(N, ...)` and the query, what is prepared and the place (or `(1, Q)`, if it is the same)
             of as many segments, what the queries read.
         query: of every step, what only it needs.
@@ -219,7 +223,7 @@ def as_kept(kept: Tensor) -> Tensor:
 
 def in_turn(
     prepare: Callable[[Tensor, Tensor, Tensor], State],
-    meet: Callable[[State, State], tuple[State, Tensor]],
+    meet: Way,
     write: Callable[[State, Tensor], State],
     read: Callable[[State, Tensor, Tensor], Tensor],
     query: Float[Tensor, "B T G"],
@@ -234,7 +238,7 @@ def in_turn(
         prepare: from the query, what is kept and the place of segments `(N, ...)`, all of their new steps' that needs
             no memory, each tensor `(N, ...)`.
         meet: from a memory and what is prepared of a segment, what its new steps make of it: for their own output, each
-            tensor `(B, Q, ...)`, and for later steps and the memory, `(B, Q, M)`.
+            tensor `(B, Q, ...)`, and for later steps and the memory, `(B, Q, M)`. Its weights are those of `write` too.
         write: from a memory and what all steps of a full segment made for it, `(B, C, M)`, the memory after it.
         read: from what steps made for their own output and what all of their segments made `(N, C, M)`, and the place,
             the output.
@@ -247,39 +251,68 @@ def in_turn(
     memory, (room, past) = state
     open_kept, made = room.tensor_split([kept.shape[-1]], -1)
     segments, (open_kept, counted) = arrange(query, kept, (open_kept, past), clock)
-    batch, last, y = len(query), segments.last.tolist(), []
-    for turn, some in enumerate(segments.together()):
+    batch, y, number = len(query), [], 0
+
+    def whole(memory: State, ready: State) -> tuple[State, tuple[State, Tensor]]:
+        mine, new = meet.function(memory, ready)
+        grid = _filled(new, room.shape[1] + 1)
+        return write(memory, grid), (mine, grid)
+
+    # pieces shorter than a segment are of many lengths, of which each would be compiled by itself
+    known = meet.key if segments.query.shape[2] > room.shape[1] else None
+    way = Way(whole, meet.weights, known, makes=True)
+    for some in segments.together():
         ready = prepare(*(x.flatten(0, 1) for x in (some.query, some.kept, some.place)))
+        ready = each(lambda x: x.unflatten(0, (batch, -1)), ready)
         own, grids = [], []
-        for place, part in enumerate(apart(ready, batch)):
-            number = turn * AT_ONCE + place
+        count = some.full.shape[1]
+        # what is by itself is written only if it is full, which it mostly is not
+        alone = int(not number and (count == 1 or bool(past.any())))
+        if alone:
             if some.fresh is not None:
-                memory = choose(some.fresh[:, place], start[0], memory)
-            mine, new = meet(memory, part)
+                memory = choose(some.fresh[:, 0], start[0], memory)
+            mine, new = meet.function(memory, each(lambda x: x[:, 0], ready))
+            grids.append(_among(made, new, past)[:, None])
+            memory = _written(write, memory, grids[0][:, 0], some.full[:, 0])
+            own.append(each(lambda x: x[:, None], mine))
+        if count > alone:
+            fresh = None if some.fresh is None else some.fresh[:, alone:]
+            ready = each(lambda x, first=alone: x[:, first:], ready)
+            (_, (mine, grid)), memory = walk(Walk(way, ready, start[0], fresh, some.full[:, alone:]), memory)
             own.append(mine)
-            grids.append(_among(made, new, None if number else past))
-            memory = _written(write, memory, grids[-1], some.full[:, place])
-            if number in last:
-                made = choose(segments.last == number, grids[-1][:, :-1], made)
-        y.append(read(_beside(own), _beside(grids), some.place.flatten(0, 1)).unflatten(0, (batch, -1)))
+            grids.append(grid)
+        own, grid = each(lambda *x: _end_to_end(x).flatten(0, 1), *own), _end_to_end(grids)
+        here = (segments.last >= number) & (segments.last < number + count)
+        place = (segments.last - number).clamp(0, count - 1)
+        made = choose(here, grid[torch.arange(batch, device=place.device), place][:, :-1], made)
+        y.append(read(own, grid.flatten(0, 1), some.place.flatten(0, 1)).unflatten(0, (batch, -1)))
+        number += count
     room = torch.cat([open_kept, _so_far(made, counted)], -1)
     return segments.in_time(torch.cat(y, 1) if len(y) > 1 else y[0]), (memory, (room, counted))
 
 
-def _among(
-    old: Float[Tensor, "B R M"], new: Float[Tensor, "B Q M"], past: Int[Tensor, " B"] | None
-) -> Float[Tensor, "B C M"]:
-    """What all steps of a segment made: the `past` first of the old, then the new; None: the segment is new."""
+def _end_to_end(parts: Sequence[Tensor]) -> Tensor:
+    """Along segments."""
+    return torch.cat([*parts], 1) if len(parts) > 1 else parts[0]
+
+
+def _among(old: Float[Tensor, "B R M"], new: Float[Tensor, "B Q M"], past: Int[Tensor, " B"]) -> Float[Tensor, "B C M"]:
+    """What all steps of a segment made: the `past` first of the old, then the new."""
     size = old.shape[1] + 1
-    if past is None or not bool(past.any()):
-        return F.pad(new, (0, 0, 0, size - new.shape[1])) if new.shape[1] < size else new
+    if not bool(past.any()):
+        return _filled(new, size)
     # what is beyond the segment goes to a place of its own
     index = (past[:, None] + torch.arange(new.shape[1], device=new.device)).clamp(max=size)
     return F.pad(old.to(new.dtype), (0, 0, 0, 2)).scatter(1, index[..., None].expand_as(new), new)[:, :-1]
 
 
+def _filled(new: Float[Tensor, "B Q M"], size: int) -> Float[Tensor, "B C M"]:
+    """What all steps of a segment made that began with these."""
+    return F.pad(new, (0, 0, 0, size - new.shape[1])) if new.shape[1] < size else new
+
+
 def remember(
-    write: Callable[[State, State], State], memory: State, start: State, segments: Segments, ready: State
+    write: Callable[[State, State], State] | Way, memory: State, start: State, segments: Segments, ready: State
 ) -> tuple[State, State]:
     """What each segment remembers, and what is remembered after the last: a loop over segments, not steps.
 
@@ -293,27 +326,17 @@ def remember(
     Returns:
         The memory before every segment, `(N, ...)`; and the one after all.
     """
-    before = []
-    for number, part in enumerate(apart(ready, len(segments.full))):
-        if segments.fresh is not None:
-            memory = choose(segments.fresh[:, number], start, memory)
-        before.append(memory)
-        memory = _written(write, memory, part, segments.full[:, number])
-    return _beside(before), memory
+    way = write if isinstance(write, Way) else Way(lambda memory, ready: (write(memory, ready), ()))
+    ready = each(lambda x: x.unflatten(0, (len(segments.full), -1)), ready)
+    (before, _), memory = walk(Walk(way, ready, start, segments.fresh, segments.full), memory)
+    return each(lambda x: x.flatten(0, 1), before), memory
 
 
-def _written(write: Callable[[State, State], State], memory: State, ready: State, full: Bool[Tensor, " B"]) -> State:
+def _written(write: Callable[[State, Tensor], State], memory: State, grid: Tensor, full: Bool[Tensor, " B"]) -> State:
     """The memory after a segment, in the rows where it is full."""
     if bool(full.all()):
-        return write(memory, ready)
-    return choose(full, write(memory, ready), memory) if bool(full.any()) else memory
-
-
-def _beside(states: list[State]) -> State:
-    """The states of segments as one, a row's own side by side."""
-    if len(states) == 1:
-        return states[0]
-    return each(lambda *parts: torch.stack(parts, 1).flatten(0, 1), *states)
+        return write(memory, grid)
+    return choose(full, write(memory, grid), memory) if bool(full.any()) else memory
 
 
 def apart(ready: State, batch: int) -> list[State]:
@@ -321,11 +344,6 @@ def apart(ready: State, batch: int) -> list[State]:
     if isinstance(ready, torch.Tensor):
         return list(ready.unflatten(0, (batch, -1)).unbind(1))
     return list(zip(*(apart(part, batch) for part in ready), strict=True))
-
-
-def choose(which: Bool[Tensor, " B"], one: State, other: State) -> State:
-    """Each row of a state from `one` where `which`, else from `other`."""
-    return each(lambda x, y: torch.where(which.reshape(-1, *(1,) * (y.ndim - 1)), x.to(y), y), one, other)
 
 
 def turned(x: Float[Tensor, "B T H K"], positions: Int[Tensor, "N T"], base: float) -> Float[Tensor, "B T H K"]:
@@ -349,47 +367,3 @@ def attend_open(
 def linear(x: Float[Tensor, "*B D"], *maps: nn.Linear) -> Float[Tensor, "*B F"]:
     """What several maps without biases make of `x`, side by side, by one product."""
     return F.linear(x, torch.cat([one.weight for one in maps]))
-
-
-class FeedForward(nn.Module):
-    r"""A step's own nonlinearity: :math:`W_d (a \odot \operatorname{gelu}(b))` with :math:`(a, b) = W_u x`.
-
-    Shazeer 2020, https://arxiv.org/abs/2002.05202, with 8/3 as many units as features.
-
-    Args:
-        width: features in and out (D).
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        units = 8 * width // 3
-        self.up, self.down = nn.Linear(width, 2 * units, bias=False), nn.Linear(units, width, bias=False)
-
-    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        """The same shape as `x`."""
-        one, gate = self.up(x).chunk(2, -1)
-        return self.down(one * F.gelu(gate))
-
-
-class CrossAttention(nn.Module):
-    """Softmax attention of some to others, without positions: queries, keys, values and output linear, no biases.
-
-    Args:
-        width: features in and out (D).
-        heads: that attend each by itself (H); divides `width`.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
-
-    def forward(self, x: Float[Tensor, "N Q D"], seen: Float[Tensor, "N L D"]) -> Float[Tensor, "N Q D"]:
-        """What each of `x` reads from all of `seen`."""
-        return self.answer(self.query(x), seen)
-
-    def answer(self, query: Float[Tensor, "N Q D"], seen: Float[Tensor, "N L D"]) -> Float[Tensor, "N Q D"]:
-        """What queries, `self.query` of some, read from all of `seen`."""
-        key_value = linear(seen, self.key, self.value).chunk(2, -1)
-        query, key, value = (z.unflatten(-1, (self.heads, -1)) for z in (query, *key_value))
-        return self.out(attend(query, key, value).flatten(-2))

@@ -8,10 +8,12 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.ops.walk import Way
+from recurra.parts.cross import FeedForward
 from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
-from recurra.parts.rotary import rotary_turns, rotate
-from recurra.parts.segment import FeedForward, Open, check_segment, in_turn, none_open
+from recurra.parts.rotary import rotary_turns, rotate_by_parts
+from recurra.parts.segment import Open, check_segment, in_turn, none_open
 from recurra.parts.window import attend
 from recurra.shapes import Float, Tensor, wide
 
@@ -105,11 +107,22 @@ class ARMT(Mixer):
         """Segment by segment steps read the memory, which reads them; then they attend to each other, all at once."""
         # what does not change from segment to segment
         three = torch.cat([project.weight for project in (self.query, self.key, self.value)])
-        tokens = self.tokens.to(x.dtype).expand(len(x), -1, -1)
-        query = self.memory_query(tokens)
-        ready = three, tokens, products(query.to(wide(query)))
+        query = self.memory_query(self.tokens.to(x.dtype))
+        # of weights of a `Way` none is made of another
+        ready = three, self.tokens.to(x.dtype, copy=True), products(query.to(wide(query)))
+        parts = (
+            self.enter,
+            self.norm,
+            self.out,
+            self.feed_forward,
+            self.memory_key,
+            self.memory_value,
+            self.memory_write,
+        )
+        weights = (weight for part in parts for weight in part.parameters())
+        meet = Way(partial(self._meet, three), (*ready, *weights), (ARMT, self.heads))
         return in_turn(
-            self._prepare, partial(self._meet, three), partial(self._write, *ready), self._read,
+            self._prepare, meet, partial(self._write, *ready), self._read,
             torch.cat([x, self.memory_query(x)], -1), x[..., :0], state, self.initial_state(len(x)), clock,
         )  # fmt: skip
 
@@ -131,7 +144,7 @@ class ARMT(Mixer):
         """What steps recall, and the turned queries of what they are with it; then the turned keys, and the values."""
         x, mapped, *turns = ready
         recalled = recall(memory, mapped).to(x.dtype)
-        turned = rotate(self._split(self.enter(x + recalled), three), *turns).to(x.dtype)
+        turned = rotate_by_parts(self._split(self.enter(x + recalled), three), *turns).to(x.dtype)
         query, made = turned.split([1, 2], 2)
         return (recalled, query.squeeze(2)), made.flatten(2)
 
@@ -149,13 +162,14 @@ class ARMT(Mixer):
     def _write(
         self,
         three: Float[Tensor, "F D"],
-        tokens: Float[Tensor, "B N D"],
-        mapped: Float[Tensor, "B N P"],
+        tokens: Float[Tensor, "N D"],
+        mapped: Float[Tensor, "N P"],
         memory: Memory,
         made: Float[Tensor, "B C E"],
     ) -> Memory:
         """The memory after a segment, which its tokens read."""
-        tokens = tokens + recall(memory, mapped.to(memory.dtype)).to(tokens.dtype)
+        mapped = mapped.to(memory.dtype).expand(len(memory), -1, -1)
+        tokens = tokens + recall(memory, mapped).to(tokens.dtype)
         # place zero is no rotation: memory tokens are left as they are
         query, own = self._split(self.enter(tokens), three).split([1, 2], 2)
         key, value = torch.cat([made.unflatten(-1, (2, self.heads, -1)), own], 1).unbind(2)

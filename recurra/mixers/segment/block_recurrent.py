@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.ops.walk import Way
 from recurra.parts.heads import divide
 from recurra.parts.segment import Open, as_kept, check_segment, linear, through, turned
 from recurra.parts.window import attend
@@ -16,8 +17,8 @@ from recurra.shapes import Float, Int, Tensor
 
 # the states, keys and values of the segment before, and how many segments there have been, up to one
 Memory = tuple[Float[Tensor, "B N D"], Float[Tensor, "B C F"], Int[Tensor, " B"]]
-# with what the states give to attention, second
-Given = tuple[Float[Tensor, "B N D"], Float[Tensor, "B N 4 H K"], Float[Tensor, "B C F"], Int[Tensor, " B"]]
+# with what the states give to attention, second; what is counted is as the rest
+Given = tuple[Float[Tensor, "B N D"], Float[Tensor, "B N 4 H K"], Float[Tensor, "B C F"], Float[Tensor, " B"]]
 
 
 class BlockRecurrent(Mixer):
@@ -93,12 +94,20 @@ class BlockRecurrent(Mixer):
         kept, query = linear(x, self.key, self.value, self.query, self.state_query).chunk(2, -1)
         # the same for every segment, and what states give is needed by their segment's steps and by themselves
         give = partial(self._give, self._four())
-        ((states, *before), opened), ((first, *none), start) = state, self.initial_state(len(x))
-        y, ((states, _, *before), opened) = through(
-            as_kept, partial(self._write, give), self._read, query, kept,
-            ((states, give(states, x.dtype), *before), opened), ((first, give(first, x.dtype), *none), start), clock,
+        weights = (
+            *give.args,
+            self.identity,
+            self.gate,
+            *(weight for part in (self.norm, self.hidden, self.candidate) for weight in part.parameters()),
+        )
+        way = Way(partial(self._write, give), weights, (BlockRecurrent, self.heads))
+        ((states, earlier, had), opened), ((first, none, never), start) = state, self.initial_state(len(x))
+        y, ((states, _, earlier, now), opened) = through(
+            as_kept, way, self._read, query, kept,
+            ((states, give(states, x.dtype), earlier, had.to(earlier.dtype)), opened),
+            ((first, give(first, x.dtype), none, never.to(none.dtype)), start), clock,
         )  # fmt: skip
-        return y, ((states, *before), opened)
+        return y, ((states, earlier, now.to(had.dtype)), opened)
 
     def _four(self) -> Float[Tensor, "F D"]:
         """The weights of all that states give."""
@@ -125,7 +134,7 @@ class BlockRecurrent(Mixer):
         query: Float[Tensor, "M Q H K"],
         kept: Float[Tensor, "M L F"],
         place: Int[Tensor, "#M Q"],
-        had: Int[Tensor, " M"],
+        had: Float[Tensor, " M"],
     ) -> Float[Tensor, "M Q H K"]:
         """Attention to the last C steps, of this segment or the one before it, if there was one."""
         key, value = self._split(kept)
@@ -139,7 +148,9 @@ class BlockRecurrent(Mixer):
         one, two = x.unflatten(-1, (2, self.heads, -1)).unbind(-3)
         return one, two
 
-    def _write(self, give: Callable[..., Tensor], memory: Given, kept: Float[Tensor, "B C F"]) -> Given:
+    def _write(
+        self, give: Callable[..., Tensor], memory: Given, kept: Float[Tensor, "B C F"]
+    ) -> tuple[Given, tuple[()]]:
         """The states after a segment, and what they give."""
         states, given, earlier, had = memory
         own, token, key, value = given.unbind(2)
@@ -147,4 +158,4 @@ class BlockRecurrent(Mixer):
         hidden = self.hidden(torch.cat([x.flatten(-2) for x in read], -1))
         gate = F.sigmoid(self.gate.to(states.dtype))
         states = gate * states + (1 - gate) * self.candidate(hidden).to(states.dtype)
-        return states, give(states, kept.dtype), kept.to(earlier.dtype), torch.ones_like(had)
+        return (states, give(states, kept.dtype), kept.to(earlier.dtype), torch.ones_like(had)), ()

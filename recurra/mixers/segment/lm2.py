@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.ops.walk import Way
 from recurra.parts.heads import divide
 from recurra.parts.segment import Open, attend_open, check_segment, none_open, through
 from recurra.shapes import Float, Tensor
@@ -83,7 +84,8 @@ class LM2(Mixer):
         """Write every full segment, then read for all steps at once."""
         kept = torch.cat([self.key(x), self.value(x), x], -1)
         query = torch.cat([self.query(x), self.read_query(x)], -1)
-        return through(self._prepare, self._write, self._read, query, kept, state, self.initial_state(len(x)), clock)
+        way = Way(self._write, (self.write_query.weight, self.memory_gate.weight), (LM2,))
+        return through(self._prepare, way, self._read, query, kept, state, self.initial_state(len(x)), clock)
 
     def _read(self, slots: Tensor, query: Tensor, ready: tuple[Tensor, ...], place: Tensor) -> Float[Tensor, "M Q D"]:
         """What queries find in the slots, through the gate, and in their segment."""
@@ -100,11 +102,13 @@ class LM2(Mixer):
         gate = self.segment_gate(F.relu(self.scale * x).mean(1))
         return key, value, self.write_key(x), self.write_value(x), gate
 
-    def _write(self, slots: Float[Tensor, "B N D"], ready: tuple[Tensor, ...]) -> Float[Tensor, "B N D"]:
+    def _write(
+        self, slots: Float[Tensor, "B N D"], ready: tuple[Tensor, ...]
+    ) -> tuple[Float[Tensor, "B N D"], tuple[()]]:
         """The slots after a segment."""
         _, _, key, value, gate = ready
         query = self.write_query(slots.to(key.dtype))
         update = F.scaled_dot_product_attention(query, key, value).to(slots.dtype)
         gate = gate[:, None].to(slots.dtype) + self.memory_gate(slots.tanh().to(key.dtype)).to(slots.dtype)
         enter, keep = F.sigmoid(gate).chunk(2, -1)
-        return enter * update.tanh() + keep * slots
+        return enter * update.tanh() + keep * slots, ()

@@ -9,9 +9,11 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.ops.walk import Way
+from recurra.parts.cross import FeedForward
 from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
-from recurra.parts.segment import FeedForward, Open, check_segment, linear, none_open, through, turned
+from recurra.parts.segment import Open, check_segment, linear, none_open, through, turned
 from recurra.parts.window import attend
 from recurra.shapes import Float, Tensor
 
@@ -79,8 +81,12 @@ class RMT(Mixer):
         # the same for every segment, and what a memory gives is needed by its segment's steps and by itself
         give = partial(self._give, torch.cat([project.weight for project in (self.query, self.key, self.value)]))
         (memory, opened), (first, none) = state, self.initial_state(len(x))
+        weights = [x.weight for x in (self.enter, self.norm, self.leave, self.out)]
+        way = Way(
+            partial(self._write, give), (*give.args, *weights, *self.feed_forward.parameters()), (RMT, self.heads)
+        )
         y, ((memory, _), opened) = through(
-            self._split, partial(self._write, give), self._read, query, kept,
+            self._split, way, self._read, query, kept,
             ((memory, give(memory, x.dtype)), opened), ((first, give(first, x.dtype)), none), clock,
         )  # fmt: skip
         return y, (memory, opened)
@@ -110,11 +116,11 @@ class RMT(Mixer):
 
     def _write(
         self, give: Callable[..., Tensor], memory: tuple[Tensor, Tensor], ready: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[tuple[Tensor, Tensor], tuple[()]]:
         """The memory after a segment, and what it gives."""
         (before, given), (key, value) = memory, ready
         query, own, read = given.unbind(2)
         read = attend(query, torch.cat([own, key, own], 1), torch.cat([read, value, read], 1))
         h = before + self.out(read.flatten(-2)).to(before.dtype)
         h = self.leave(h + self.feed_forward(self.norm(h).to(key.dtype)).to(before.dtype))
-        return h, give(h, key.dtype)
+        return (h, give(h, key.dtype)), ()

@@ -5,17 +5,11 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.ops.walk import Way
+from recurra.parts.cross import CrossAttention, FeedForward
 from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
-from recurra.parts.segment import (
-    CrossAttention,
-    FeedForward,
-    Open,
-    attend_open,
-    check_segment,
-    in_turn,
-    none_open,
-)
+from recurra.parts.segment import Open, attend_open, check_segment, in_turn, none_open
 from recurra.shapes import Float, Tensor
 
 
@@ -86,7 +80,10 @@ class TemporalLatentBottleneck(Mixer):
         """All steps by themselves, then segment by segment: steps read the slow states, which read them."""
         query, kept = torch.cat([self.query(x), x], -1), torch.cat([self.key(x), self.value(x)], -1)
         start = self.initial_state(len(x))
-        return in_turn(self._prepare, self._meet, self._write, _found, query, kept, state, start, clock)
+        parts = self.down.key, self.down.value, self.down.out, self.up, *self.norms[2:], *self.feed_forward[1:]
+        weights = tuple(weight for part in parts for weight in part.parameters())
+        meet = Way(self._meet, weights, (TemporalLatentBottleneck, self.heads))
+        return in_turn(self._prepare, meet, self._write, _found, query, kept, state, start, clock)
 
     def _prepare(
         self, asked: Float[Tensor, "M Q F"], kept: Float[Tensor, "M C F"], place: Tensor

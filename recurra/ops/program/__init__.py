@@ -13,13 +13,14 @@ import torch
 from recurra.ops import native
 from recurra.ops.native import direct
 from recurra.ops.program import emit
-from recurra.ops.program.lower import Declined as Declined, lower
+from recurra.ops.program.lower import lower
+from recurra.ops.program.stages import Declined as Declined
 from recurra.shapes import Tensor
 
 FAILURES = {1: (MemoryError, "no memory for a step's scratch"), 3: (IndexError, "a token is none of the vocabulary")}
 
 
-def compiled(program: torch.export.ExportedProgram) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+def compiled(program: "torch.export.ExportedProgram") -> Callable[[Sequence[Tensor]], list[Tensor]]:
     """The graph as a function of the list of its inputs, all dense as they were traced.
 
     Raises:

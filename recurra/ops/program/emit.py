@@ -8,12 +8,13 @@ given again as soon as no one reads it any more.
 import math
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from recurra.ops.cell import emit
 from recurra.ops.cell.trace import Traced
-from recurra.ops.program.loops import LINE, Axis, loops
-from recurra.ops.program.lower import Lowered, Place, Stage, count
+from recurra.ops.program.loops import Axis, loops
 from recurra.ops.program.schedule import Turn, cost, schedule
+from recurra.ops.program.stages import LINE, Lowered, Place, Stage, count
 
 PRODUCT = """
 /* y = W x + b for some rows of W, of which `many` are taken together: each number of W is read once */
@@ -38,7 +39,8 @@ INLINE void products(I from, I to, REAL *y, const REAL *x, const REAL *w, const 
     for (I i = 8 * from; i < whole; i += 8) for (I r = 0; r < rows; r++) SOME(8);
     for (I i = whole; i < end; i++) for (I r = 0; r < rows; r++) SOME(1);
 }
-
+"""
+MEETING = """
 /* where threads meet. They come within microseconds of each other, so they wait awake; but not for one that sleeps */
 typedef struct { _Alignas(64) I here; _Alignas(64) I round; } Meeting;
 static void meet(Meeting *m, I n) {
@@ -53,6 +55,52 @@ static void meet(Meeting *m, I n) {
 #ifdef __x86_64__
         else __builtin_ia32_pause();
 #endif
+    }
+}
+"""
+MATRICES = """
+/* c (m x 16 u) = x (m x n), of any strides, times y (n x 16 u): a tile of it is held in registers, as wide as a machine
+   has, while y streams through the cache */
+typedef REAL lanes __attribute__((vector_size(64), aligned(sizeof(REAL))));
+enum { LANES = 64 / sizeof(REAL) };
+#define EVERY(r, n) _Pragma("GCC unroll 16") for (int r = 0; r < n; r++)
+#define TILE_OF(R, U) \\
+static void lanes_##R##x##U(REAL *c, I lc, const REAL *x, I xi, I xj, const REAL *y, I ly, I n) { \\
+    lanes s[R][U], b[U]; \\
+    EVERY(r, R) EVERY(u, U) s[r][u] = (lanes){}; \\
+    for (I j = n; j > 0; j--, x += xj, y += ly) { \\
+        EVERY(u, U) b[u] = ((const lanes *)y)[u]; \\
+        EVERY(r, R) EVERY(u, U) s[r][u] += x[r * xi] * b[u]; } \\
+    EVERY(r, R) EVERY(u, U) ((lanes *)(c + r * lc))[u] = s[r][u]; }
+TILE_OF(8, 2) TILE_OF(4, 2) TILE_OF(1, 2) TILE_OF(8, 1) TILE_OF(4, 1) TILE_OF(1, 1)
+static void matrices(REAL *c, I lc, const REAL *x, I xi, I xj, const REAL *y, I ly, I m, I n, I columns) {
+    for (I v = 0, i; v < columns; v += 2 * LANES) {
+        if (v + LANES < columns) {
+            for (i = 0; i + 8 <= m; i += 8) lanes_8x2(c + i * lc + v, lc, x + i * xi, xi, xj, y + v, ly, n);
+            for (; i + 4 <= m; i += 4) lanes_4x2(c + i * lc + v, lc, x + i * xi, xi, xj, y + v, ly, n);
+            for (; i < m; i++) lanes_1x2(c + i * lc + v, lc, x + i * xi, xi, xj, y + v, ly, n);
+        } else {
+            for (i = 0; i + 8 <= m; i += 8) lanes_8x1(c + i * lc + v, lc, x + i * xi, xi, xj, y + v, ly, n);
+            for (; i + 4 <= m; i += 4) lanes_4x1(c + i * lc + v, lc, x + i * xi, xi, xj, y + v, ly, n);
+            for (; i < m; i++) lanes_1x1(c + i * lc + v, lc, x + i * xi, xi, xj, y + v, ly, n);
+        }
+    }
+}
+"""
+SOFTMAX = """
+/* a safe one is zero where all are -inf */
+INLINE void softmax_of(const int safe, I from, I to, REAL *restrict y, const REAL *restrict x, I n) {
+    for (I r = from; r < to; r++) {
+        const REAL *a = x + r * n;
+        REAL *b = y + r * n, most = -INFINITY, sum = 0;
+        #pragma omp simd reduction(max:most)
+        for (I j = 0; j < n; j++) most = a[j] > most ? a[j] : most;
+        if (safe && most == -INFINITY) most = 0;
+        #pragma omp simd reduction(+:sum)
+        for (I j = 0; j < n; j++) sum += b[j] = r_exp(a[j] - most);
+        const REAL scale = 1 / (safe && sum == 0 ? 1 : sum);
+        #pragma omp simd
+        for (I j = 0; j < n; j++) b[j] *= scale;
     }
 }
 """
@@ -80,30 +128,49 @@ I program_step(const I *f) {{
 
 def source(lowered: Lowered) -> str:
     """The C of a whole program: `program_step`, given addresses of inputs and outputs, and a number of threads."""
-    functions: dict[str, str] = {}
-    calls: list[str] = []
-    turns = schedule(lowered)
-    places, room, own = _addresses(lowered, turns)
-    for before, turn in zip((turns[0], *turns), turns, strict=False):
-        stage = turn.stage
-        name = functions.setdefault(_renamed(WRITERS[stage.kind](lowered, stage)), f"s{len(functions)}")
-        reads = list(dict.fromkeys(_key(x) for x in stage.reads))
-        ends = [places(*_key(stage.out)), *(places(*x) for x in reads)]
-        share = f"SPLIT({turn.parts}, {turn.units // turn.parts})" if turn.how == "split" else f"0, {turn.units}"
-        calls += ["meet(&m, n);"] if turn.phase > before.phase else []
-        calls.append(f"{'if (!t) ' if turn.how == 'first' else ''}{name}({share}, {', '.join(ends)});")
+    found = passes(lowered, schedule(lowered), "s")
     checks = [
         f"    for (I i = 0; i < {count(x)}; i++) if (((const I *)f[{x.buffer}])[i] < 0 || "
         f"((const I *)f[{x.buffer}])[i] >= {rows}) return 3;"
         for x, rows in lowered.tokens
     ]
-    texts = [text.replace("NAME", name, 1) for text, name in functions.items()]
     main = MAIN.format(
-        checks="\n".join(checks), room=room, own=own, work=sum(cost(lowered, x) for x in lowered.stages),
-        threads=len(lowered.inputs) + len(lowered.outputs), calls="\n".join("        " + x for x in calls),
+        checks="\n".join(checks), room=found.room, own=found.own, work=sum(cost(lowered, x) for x in lowered.stages),
+        threads=len(lowered.inputs) + len(lowered.outputs), calls="\n".join("        " + x for x in found.calls),
     )  # fmt: skip
     heads = ["#define FUNCTIONS_ONLY", '#include "cell.h"', "#include <sched.h>"]
-    return "\n".join([*heads, PRODUCT, *texts, main])
+    return "\n".join([*heads, *texts(lowered.stages), MEETING, *found.functions, main])
+
+
+class Passes(NamedTuple):
+    """The C of stages: functions, what calls them in order, and scratch memory, all threads' and each one's own."""
+
+    functions: list[str]
+    calls: list[str]
+    room: int
+    own: int
+
+
+def passes(lowered: Lowered, turns: Sequence[Turn], name: str) -> Passes:
+    """The C of what every thread does in its turns, the addresses of inputs, outputs and what is packed being `f`."""
+    functions: dict[str, str] = {}
+    calls: list[str] = []
+    places, room, own = _addresses(lowered, turns)
+    for before, turn in zip((turns[0], *turns), turns, strict=False):
+        stage = turn.stage
+        called = functions.setdefault(_renamed(WRITERS[stage.kind](lowered, stage)), f"{name}{len(functions)}")
+        reads = list(dict.fromkeys(_key(x) for x in stage.reads))
+        ends = [places(*_key(stage.out)), *(places(*x) for x in reads)]
+        share = f"SPLIT({turn.parts}, {turn.units // turn.parts})" if turn.how == "split" else f"0, {turn.units}"
+        calls += ["meet(&m, n);"] if turn.phase > before.phase else []
+        calls.append(f"{'if (!t) ' if turn.how == 'first' else ''}{called}({share}, {', '.join(ends)});")
+    return Passes([text.replace("NAME", called, 1) for text, called in functions.items()], calls, room, own)
+
+
+def texts(stages: Sequence[Stage]) -> list[str]:
+    """The C that the functions of these stages call."""
+    kinds = {stage.kind.removeprefix("safe_") for stage in stages}
+    return [text for kind, text in (("product", PRODUCT), ("tiles", MATRICES), ("softmax", SOFTMAX)) if kind in kinds]
 
 
 def _key(place: Place) -> tuple[int, int]:
@@ -122,6 +189,8 @@ def _addresses(lowered: Lowered, turns: Sequence[Turn]) -> tuple[Callable[[int, 
     given = {i: f"(REAL *)f[{i}]" for i in range(len(lowered.inputs))}
     for i, place in enumerate(lowered.outputs):
         given[place.buffer] = f"(REAL *)f[{len(lowered.inputs) + i}]"
+    for i, buffer in enumerate(lowered.packed, len(lowered.inputs) + len(lowered.outputs)):
+        given[buffer] = f"(REAL *)f[{i}]"
     last: dict[int, int] = {}
     for i, turn in enumerate(turns):
         for place in (turn.stage.out, *turn.stage.reads):
@@ -197,6 +266,26 @@ def _rows(lowered: Lowered, stage: Stage) -> str:
     )
 
 
+def _tiles(lowered: Lowered, stage: Stage) -> str:
+    x, y = stage.reads
+    pointers = list(dict.fromkeys(map(_key, stage.reads)))
+    names = [f"p{pointers.index(_key(place))}" for place in stage.reads]
+    inputs = "".join(f", const REAL *p{i}" for i in range(len(pointers)))
+    c, a, b = (place.like.stride() for place in (stage.out, x, y))
+    _, rows, columns = stage.out.like.shape
+    sizes = f"{b[1]}, {rows}, {y.like.shape[1]}, {columns}"
+    return (
+        f"static void NAME(I from, I to, REAL *y{inputs}) {{\n    for (I b = from; b < to; b++)"
+        f" matrices(y + b * {c[0]}, {c[1]}, {names[0]} + b * {a[0]}, {a[1]}, {a[2]}, {names[1]} + b * {b[0]}, {sizes});"
+        "\n}"
+    )
+
+
+def _softmax(lowered: Lowered, stage: Stage) -> str:
+    safe, wide = int(stage.kind == "safe_softmax"), stage.out.like.shape[-1]
+    return f"static void NAME(I from, I to, REAL *y, const REAL *x) {{ softmax_of({safe}, from, to, y, x, {wide}); }}"
+
+
 def _loops(lowered: Lowered, stage: Stage) -> str:
     """A map, or a sum of one."""
     assert stage.node is not None
@@ -239,4 +328,7 @@ def _sum(axes: list[Axis], which: int) -> str:
     return " + ".join([f"i{i} * {axis.steps[which]}" for i, axis in enumerate(axes) if axis.steps[which]]) or "0"
 
 
-WRITERS = {"map": _loops, "sum": _loops, "product": _product, "rows": _rows}
+WRITERS = {
+    "map": _loops, "sum": _loops, "product": _product, "rows": _rows, "tiles": _tiles, "softmax": _softmax,
+    "safe_softmax": _softmax,
+}  # fmt: skip

@@ -11,10 +11,9 @@ from typing import NamedTuple
 import torch
 
 from recurra.ops.cell.trace import Number, Traced, reachable
-from recurra.ops.program.lower import Lowered, Place, Stage, count
+from recurra.ops.program.stages import LINE, Lowered, Place, Stage, count
 from recurra.shapes import Tensor
 
-LINE = 16  # numbers of a vector: a row is split at multiples of it
 GROUP = 8  # rows of a product's weights that are taken together
 
 
@@ -61,6 +60,10 @@ def units(lowered: Lowered, stage: Stage) -> int:
     """How many parts a pass may be split in."""
     if stage.kind == "rows":
         return count(stage.reads[0])
+    if stage.kind == "tiles":
+        return len(stage.out.like)
+    if stage.kind in ("softmax", "safe_softmax"):
+        return stage.out.like.shape[:-1].numel()
     if stage.kind == "product":
         return -(-len(stage.reads[1].like) // GROUP)
     found = loops(lowered, stage)
@@ -79,7 +82,11 @@ def touched(lowered: Lowered, stage: Stage) -> list[tuple[int, Tensor, Tensor | 
         return [(place.buffer, *_addresses(found, i, place)) for i, place in enumerate(places) if place.buffer in inner]
     wide = stage.out.like.shape[-1]
     to = torch.arange(count(stage.out))
-    unit = to // wide if stage.kind == "rows" else to % wide // GROUP
+    if stage.kind == "tiles":
+        unit = to // stage.out.like[0].numel()
+        to = _strided([*zip(stage.out.like.shape, stage.out.like.stride(), strict=True)], stage.out)
+    else:
+        unit = to % wide // GROUP if stage.kind == "product" else to // wide
     reads = [x for x in stage.reads if x.buffer in inner]
     wholes = [(x.buffer, _strided([*zip(x.like.shape, x.like.stride(), strict=True)], x), None) for x in reads]
     return [(stage.out.buffer, to, unit), *wholes]

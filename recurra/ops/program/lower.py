@@ -5,83 +5,22 @@ map waits until someone needs its numbers: another view, a product, two readers,
 has. So chains of maps are one pass, and nothing dear is computed twice.
 """
 
-import math
 import operator
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch.fx import Node
 
 from recurra.ops.cell.trace import Graph, Number, Traced, Untraceable, reachable, word
+from recurra.ops.program.stages import LINE, Declined, Lowered, Mapped, Place, Stage, Value
+from recurra.ops.program.words import IGNORED, SAME, VIEWS, WORDS, plain
 from recurra.shapes import Tensor
 
-VIEWS = {
-    "view", "_unsafe_view", "reshape", "expand", "slice", "select", "split_with_sizes", "split", "unbind", "unsqueeze",
-    "squeeze", "permute", "transpose", "t",
-}  # fmt: skip
-SAME = {"clone", "alias", "detach", "_to_copy", "contiguous", "lift_fresh_copy"}
-IGNORED = {"_assert_tensor_metadata", "sym_size", "_assert_async"}
+FEW = 4  # rows up to which a product of matrices is sums of a map
 
 
-def _gelu(graph: Graph, x: Number) -> Number:
-    add, const = graph.add, graph.const
-    return add("mul", add("mul", x, const(0.5)), add("add", const(1), add("erf", add("mul", x, const(0.5**0.5)))))
-
-
-# maps that a cell's rule has no words for, or other ones
-WORDS = {
-    "isnan": lambda graph, x: graph.add("ne", x, x),
-    "elu": lambda graph, x: graph.add("where", graph.add("gt", x, graph.const(0)), x, graph.add("expm1", x)),
-    "gelu": _gelu,
-}
-
-
-class Declined(Exception):
-    """There is no C for this graph, and why."""
-
-
-class Place(NamedTuple):
-    """Numbers in a buffer, laid out as `like`, a tensor on the meta device."""
-
-    buffer: int
-    like: Tensor
-
-
-class Mapped(NamedTuple):
-    """Numbers that are an expression of others, and not in memory."""
-
-    shape: torch.Size
-    node: Number
-
-
-Value = Place | Mapped
-
-
-class Stage(NamedTuple):
-    """One pass: `out` is the expression, or its sum over `axes`; or a product or a look-up of `reads`."""
-
-    kind: str  # map, sum, product, rows
-    out: Place
-    reads: tuple[Place, ...]
-    node: Number | None = None
-    shape: torch.Size = torch.Size()  # over which the expression runs
-    axes: tuple[int, ...] = ()
-
-
-class Lowered(NamedTuple):
-    """Stages in order, the numbers of every buffer, and what comes in and goes out."""
-
-    graph: Graph
-    leaves: dict[Number, Place]
-    stages: list[Stage]
-    sizes: list[int]
-    inputs: list[Tensor | None]  # the first buffers, in order: a constant of the graph's own, or what is given
-    outputs: list[Place]
-    tokens: list[tuple[Place, int]]  # whole numbers, and how many rows they choose among
-
-
-def lower(program: torch.export.ExportedProgram) -> Lowered:
+def lower(program: "torch.export.ExportedProgram") -> Lowered:
     """The stages of an exported graph of float tensors, whole numbers being allowed to choose rows.
 
     Raises:
@@ -98,8 +37,24 @@ def lower(program: torch.export.ExportedProgram) -> Lowered:
     return _Lowering().run(list(program.graph.nodes), held)
 
 
+def lower_calls(nodes: list[Node], fixed: int) -> Lowered:
+    """The stages of calls that were recorded, of which the first inputs are the same whenever they are made.
+
+    Raises:
+        Declined: there is something else than float tensors, or no C for a call.
+    """
+    return _Lowering(fixed).run(nodes, [None for node in nodes if node.op == "placeholder"])
+
+
+def says(name: str) -> bool:
+    """Whether there are words for a call, where those that it is made of need not be looked for."""
+    return plain(name) or hasattr(_Lowering, _method(name))
+
+
 class _Lowering:
-    def __init__(self) -> None:
+    def __init__(self, fixed: int = 0) -> None:
+        self.fixed = fixed
+        self.packed: dict[int, Place] = {}
         self.graph = Graph()
         self.leaves: dict[Number, Place] = {}
         self.stages: list[Stage] = []
@@ -117,7 +72,7 @@ class _Lowering:
                 self._call(node)
         (ends,) = nodes[-1].args
         outputs = self._outputs([self.values[x] for x in ends], len(inputs))  # pyright: ignore
-        return Lowered(self.graph, self.leaves, self.stages, self.sizes, held, outputs, self.tokens)
+        return Lowered(self.graph, self.leaves, self.stages, self.sizes, held, outputs, self.tokens, self.packed)
 
     def _input(self, like: Tensor) -> Place:
         if not like.is_cpu:
@@ -156,10 +111,10 @@ class _Lowering:
             self.values[node] = arguments[0]
         elif name in VIEWS:
             self.values[node] = self._view(node, name, arguments)
-        elif hasattr(self, f"_{name}_of"):
+        elif hasattr(self, _method(name)):
             if any(x is not None for x in node.kwargs.values()):
                 raise Declined(f"'{name}' with {', '.join(node.kwargs)}")
-            self.values[node] = getattr(self, f"_{name}_of")(like, *arguments)
+            self.values[node] = getattr(self, _method(name))(like, *arguments)
         elif isinstance(like, Tensor):
             self.values[node] = self._map(node, name, like, arguments)
         else:
@@ -253,7 +208,9 @@ class _Lowering:
         return self._matrices(like, self._place(x), self._place(y))
 
     def _matrices(self, like: Tensor, x: Place, y: Place) -> Place:
-        """Products as sums of a map, the innermost axis being the one along which `y` is dense."""
+        """Products of many rows in tiles; else as sums of a map, whose inner axis is the one along which y is dense."""
+        if like.shape[1] >= FEW:
+            return self._tiles(like, x, y)
         inner = int(y.like.stride(1) == 1)
         if inner:
             rows, columns = Place(x.buffer, x.like[:, :, None]), Place(y.buffer, y.like.mT[:, None])
@@ -262,6 +219,68 @@ class _Lowering:
         over = torch.broadcast_shapes(rows.like.shape, columns.like.shape)
         node = self.graph.add("mul", self._number(rows, over), self._number(columns, over))
         return self._sum_of(like, Mapped(over, node), [2 + inner])
+
+    def _tiles(self, like: Tensor, x: Place, y: Place) -> Place:
+        """Rows of y are read, and rows of the result written, as whole vectors."""
+        batch, rows, columns = like.shape
+        if y.like.stride(2) != 1 or columns % LINE:
+            y = self._filled(y)
+        out = self._rows((batch, rows, columns))
+        self.stages.append(Stage("tiles", out, (x, y)))
+        return out
+
+    def _rows(self, shape: tuple[int, int, int]) -> Place:
+        """Room for matrices, whose rows begin a whole number of vectors apart."""
+        *outer, columns = shape
+        whole = self._new((*outer, -(-columns // LINE) * LINE))
+        return Place(whole.buffer, whole.like[..., :columns])
+
+    def _filled(self, y: Place) -> Place:
+        """The same with rows of whole vectors: made once where it is always the same."""
+        batch, rows, columns = y.like.shape
+        if y.buffer >= self.fixed:
+            return self._store(self._number(y, y.like.shape), y.like.shape, self._rows((batch, rows, columns)))
+        looks = y.like.shape, y.like.stride(), y.like.storage_offset()
+        for buffer, of in self.packed.items():
+            if of.buffer == y.buffer and (of.like.shape, of.like.stride(), of.like.storage_offset()) == looks:
+                found = buffer
+                break
+        else:
+            found = self._rows((batch, rows, columns)).buffer
+            self.packed[found] = y
+        wide = -(-columns // LINE) * LINE
+        return Place(found, torch.empty(batch, rows, wide, device="meta", dtype=self.real)[..., :columns])
+
+    def _safe_softmax_of(self, like: Tensor, x: Value, axis: int, kind: Any = None) -> Place:
+        return self._softmax_of(like, x, axis, kind="safe_softmax")
+
+    def _softmax_of(self, like: Tensor, x: Value, axis: int, half: bool = False, kind: str = "softmax") -> Place:
+        if axis % like.ndim != like.ndim - 1:
+            raise Declined("a softmax over another axis than the last")
+        x, out = self._place(x), self._new(like.shape)
+        self.stages.append(Stage(kind, out, (x if x.like.is_contiguous() else self._copy(x),)))
+        return out
+
+    def _softmax_backward_data_of(self, like: Tensor, grad: Value, y: Value, axis: int, kind: Any = None) -> Value:
+        add, over = self.graph.add, like.shape
+        one, two = (self._number(self._place(x), over) for x in (grad, y))
+        total = self._sum_of(like.sum(axis, keepdim=True), Mapped(over, add("mul", one, two)), [axis])
+        return self._place(Mapped(over, add("mul", two, add("sub", one, self._number(total, over)))))
+
+    def _select_backward_of(self, like: Tensor, grad: Value, sizes: list[int], axis: int, index: int) -> Place:
+        return self._inside(like, grad, lambda x: x.select(axis, index))
+
+    def _slice_backward_of(
+        self, like: Tensor, grad: Value, sizes: list[int], axis: int, start: int, end: int, step: int
+    ) -> Place:
+        return self._inside(like, grad, lambda x: torch.ops.aten.slice(x, axis, start, end, step))
+
+    def _inside(self, like: Tensor, x: Value, part: Callable[[Tensor], Tensor]) -> Place:
+        """Zeros, with x in a part of them."""
+        whole = self._new(like.shape)
+        self._store(self.graph.const(0), like.shape, whole)
+        self._store(self._number(x, _shape(x)), _shape(x), Place(whole.buffer, part(whole.like)))
+        return whole
 
     def _native_layer_norm_of(
         self,
@@ -279,11 +298,13 @@ class _Lowering:
         variance = self._mean_of(likes[1], Mapped(over, add("mul", off, off)), axes)
         spread = number(variance, likes[1].shape)
         root = add("sqrt", add("add", spread, self.graph.const(epsilon)))
-        scale = number(Mapped(likes[1].shape, add("div", self.graph.const(1), root)), over)
+        inverse = Mapped(likes[1].shape, add("div", self.graph.const(1), root))
+        inverse = self._place(inverse) if inverse.shape.numel() != over.numel() else inverse
+        scale = number(inverse, over)
         y = add("mul", off, scale)
         y = y if weight is None else add("mul", y, number(weight, over))
         y = y if bias is None else add("add", y, number(bias, over))
-        return [self._place(Mapped(over, y)), None, None]
+        return [self._place(Mapped(over, y)), mean, inverse]
 
     def _constant_pad_nd_of(self, like: Tensor, x: Value, pads: list[int], fill: float = 0.0) -> Place:
         if min(pads) < 0:
@@ -307,6 +328,18 @@ class _Lowering:
             start += over[axis]
             if over.numel():
                 self._store(self._number(value, over), over, Place(whole.buffer, piece))
+        return whole
+
+    def _roll_of(self, like: Tensor, x: Value, shifts: list[int], axes: list[int]) -> Place:
+        if len(axes) != 1:
+            raise Declined("'roll' along other than one axis")
+        (axis,), x, whole = axes, self._place(x), self._new(like.shape)
+        first = shifts[0] % like.shape[axis]
+        for to, start, size in ((0, like.shape[axis] - first, first), (first, 0, like.shape[axis] - first)):
+            piece = Place(x.buffer, x.like.narrow(axis, start, size))
+            if size:
+                part = Place(whole.buffer, whole.like.narrow(axis, to, size))
+                self._store(self._number(piece, piece.like.shape), piece.like.shape, part)
         return whole
 
     def _embedding_of(self, like: Tensor, table: Value, tokens: Value, *rest: Any) -> Place:
@@ -339,14 +372,13 @@ class _Lowering:
         return found
 
 
+def _method(name: str) -> str:
+    return f"_{name.removeprefix('_')}_of"
+
+
 def _shape(value: Value) -> torch.Size:
     return value.like.shape if isinstance(value, Place) else value.shape
 
 
 def _gaps(value: Value) -> bool:
     return isinstance(value, Place) and not value.like.is_contiguous()
-
-
-def count(place: Place) -> int:
-    """How many numbers."""
-    return math.prod(place.like.shape)

@@ -14,7 +14,7 @@ import torch
 from recurra.ops.cell import emit
 from recurra.ops.cell.trace import Traced, reachable
 from recurra.ops.program.loops import touched, units
-from recurra.ops.program.lower import Lowered, Stage, count
+from recurra.ops.program.stages import Lowered, Stage, count
 from recurra.shapes import Tensor
 
 SMALL = 1 << 10  # cost up to which every thread does the same: what splits saves less than meeting takes
@@ -38,7 +38,8 @@ def cost(lowered: Lowered, stage: Stage) -> int:
     """Numbers that a pass goes through, dear ones counted more than once; a product's by eights."""
     if stage.node is None:
         out = count(stage.out)
-        return out if stage.kind == "rows" else out * stage.reads[0].like.shape[-1] // 8
+        each = {"rows": 1, "softmax": 16, "safe_softmax": 16}
+        return out * each[stage.kind] if stage.kind in each else out * stage.reads[0].like.shape[-1] // 8
     graph = lowered.graph
     dear = sum(graph.nodes[x][0] in emit.DEAR for x in reachable(Traced(graph, {}, {}), [stage.node]))
     return stage.shape.numel() * (1 + 15 * dear) // (1 if dear else 2)

@@ -31,13 +31,13 @@ def test_equals_the_packages_states():
         "gate": -weights["learned_ema_beta"],
     }
     mixer.load_state_dict(mixer.state_dict() | own)
-    give, (((states, *before), _), reads) = partial(mixer._give, mixer._four()), (mixer.initial_state(2), [])
-    memory = states, give(states, stored["x"].dtype), *before
+    give, (((states, earlier, had), _), reads) = partial(mixer._give, mixer._four()), (mixer.initial_state(2), [])
+    memory = states, give(states, stored["x"].dtype), earlier, had.to(earlier.dtype)
     kept = torch.cat([stored["key"], stored["value"]], -1)
     for x, part in zip(stored["x"].split(5, 1), kept.split(5, 1), strict=True):
         *_, key, value = memory[1].unbind(2)
         reads.append(attend(mixer.state_query(x)[:, :, None], key, value)[:, :, 0])
-        memory = mixer._write(give, memory, part)
+        memory, _ = mixer._write(give, memory, part)
     assert_close(torch.cat(reads, 1), stored["read"], rtol=1e-12, atol=1e-12)
     assert_close(memory[0], stored["states"], rtol=1e-12, atol=1e-12)
 
