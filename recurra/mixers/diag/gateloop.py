@@ -11,10 +11,10 @@ from recurra.parts.gates import gated
 from recurra.shapes import Float, Inexact, Tensor
 
 
-def _coefficients(key: Tensor, value: Tensor, magnitude: Tensor, cosine: Tensor, sine: Tensor) -> tuple:
+def _coefficients(key: Tensor, value: Tensor, magnitude: Tensor, angle: Tensor) -> tuple:
     """What is kept, turned, and what is written, both complex."""
     size, write = torch.sigmoid(magnitude), key * value
-    return size * cosine, size * sine, write, torch.zeros_like(write)
+    return size * angle.cos(), size * angle.sin(), write, torch.zeros_like(write)
 
 
 def _recall(real: Tensor, imaginary: Tensor, query: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class GateLoop(Mixer):
         # no complex numbers are narrower than two float32
         parts = (part.to(state.real.dtype).unflatten(-1, (-1, self.size)) for part in parts)
         query, key, value, magnitude, angle = (part[..., None] for part in parts)
-        decay, write = pointwise(COEFFICIENTS, key, value.mT, magnitude, angle.cos(), angle.sin())
+        decay, write = pointwise(COEFFICIENTS, key, value.mT, magnitude, angle)
         memory, state = self.scan(Diag(decay.expand_as(write), write), state, clock)
         read = pointwise(RECALL, memory, query).sum(-2).flatten(-2)
         return self.out(gated(read.to(x.dtype), gate)), state

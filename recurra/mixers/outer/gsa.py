@@ -6,10 +6,23 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Scan
+from recurra.ops.pointwise import Map, pointwise
 from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
 from recurra.parts.slots import SlotState, attend_slots
 from recurra.shapes import Float, Tensor
+
+
+def _swishes(*parts: Tensor) -> tuple[Tensor, ...]:
+    return tuple(F.silu(part) for part in parts)
+
+
+def _rate(forget: Tensor, temperature: float) -> Tensor:
+    """Minus the logarithm of what a slot keeps."""
+    return F.softplus(-forget) / temperature
+
+
+SWISHES = Map("swishes", _swishes, 3)
 
 
 class GSA(Mixer):
@@ -57,10 +70,9 @@ class GSA(Mixer):
 
     def mix(self, x: Float[Tensor, "B T D"], state: SlotState, clock: Clock | None) -> tuple[Tensor, SlotState]:
         """Project, look for slots, read them, normalise."""
-        width = x.shape[-1]
-        mixed, forget = self.project(x).split([3 * width, self.heads * self.slots], -1)
-        query, key, value = F.silu(mixed).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        *mixed, forget = self.project(x).split([*3 * [x.shape[-1]], self.heads * self.slots], -1)
+        query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in pointwise(SWISHES, *mixed))
         forget = forget.unflatten(-1, (self.heads, self.slots)).to(state[0].dtype)
-        rate = F.softplus(-forget) / self.temperature
+        rate = pointwise(Map("gsa_rate", _rate, constants=(self.temperature,)), forget)
         read, state = attend_slots(self.address, self.content, query, key, value, rate, state, clock)
         return self.out(self.norm(F.silu(read.flatten(-2)))), state

@@ -8,11 +8,19 @@ from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
+from recurra.ops.pointwise import Map, pointwise
 from recurra.parts.exponential import mean_of
 from recurra.parts.gates import scaled
 from recurra.parts.heads import divide
 from recurra.parts.norms import unit
 from recurra.shapes import Float, Tensor
+
+
+def _waves(angle: Tensor) -> tuple[Tensor, Tensor]:
+    return angle.sin(), angle.cos()
+
+
+WAVES = Map("waves", _waves, 2)
 
 
 class RFA(Mixer):
@@ -86,4 +94,4 @@ class RFA(Mixer):
         """Sines and cosines of the waves, not yet over the root of their number, in the wide type."""
         x = unit(x)
         angles = torch.einsum("bthk,hrk->bthr", x, (self.spread[:, None] * self.waves).to(x.dtype))
-        return torch.cat([angles.sin(), angles.cos()], -1)
+        return torch.cat(pointwise(WAVES, angles), -1)
