@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import pathlib
@@ -27,6 +28,34 @@ def aside(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a folder inside against other processes that would hold it; however this one ends, it lets go.
+
+    Where the system has no such locks (Windows, some disks of a network), nothing is held.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    try:
+        locks: Any = importlib.import_module("fcntl")
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        locks.flock(handle, locks.LOCK_EX | locks.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise ValueError(f"another process writes into {folder}: wait for its end, or give another folder") from error
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -11,7 +11,7 @@ import pathlib
 import statistics
 from typing import Any
 
-from recurra.files import write_json
+from recurra.files import alone, write_json
 from recurra.models import load, solve_width
 from recurra.models.backbone import parse
 from recurra.tasks import PIPE, Task, open_source
@@ -103,19 +103,22 @@ def compare(
         RunError: the user can put it right; nothing was started, or what was there is intact.
         Incomplete: some runs failed; the others are in its `rows` and in table.json.
         Stopped: Ctrl-C; all is saved.
+        ValueError: another process compares in the folder.
     """
     folder = pathlib.Path(folder)
     _check(folder, config, resume)
     runs = plan(config)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "compare.json", config.to_json())
-    with stopping.listening() as stop, boards.for_stderr() if progress is None else progress as board:
+    with alone(folder), stopping.listening() as stop, boards.for_stderr() if progress is None else progress as board:
+        # another process may have begun there meanwhile
+        _check(folder, config, resume)
+        write_json(folder / "compare.json", config.to_json())
         failed = _train(runs, folder, workers or cores(), stop, board)
         done = {name: ended for name in runs if (ended := result.read(folder / name)) is not None}
         if stop.asked:
             raise Stopped(f"stopped; {len(done)} of {len(runs)} runs in {folder} are done; resume to go on")
         rows = _table(config, folder, done)
-    write_json(folder / "table.json", rows)
+        write_json(folder / "table.json", rows)
     if failed:
         raise Incomplete(f"{len(failed)} of {len(runs)} runs failed: {'; '.join(failed)}", rows)
     return rows

@@ -14,7 +14,7 @@ from typing import Any
 
 import safetensors
 
-from recurra.files import is_full, write_json
+from recurra.files import alone, is_full, write_json
 from recurra.models.folder import describe, read_config, save_pretrained
 from recurra.shapes import Tensor
 from recurra.tasks import PIPE, Dry, Piped, SourceError, Task, open_source
@@ -46,6 +46,7 @@ def train(
         RunError: the user can put it right (the folder, the settings, the disk); what was there is intact.
         SourceError: so can they the source.
         Stopped: Ctrl-C; all is saved.
+        ValueError: another process trains in the folder.
     """
     folder = pathlib.Path(folder)
     _check(folder, config, resume)
@@ -59,12 +60,16 @@ def train(
             run = begin(config, task)
             if (pipe := _pipe(task)) is not None:
                 pipe.asked = lambda: stop.asked
-            _start(folder, run, task, config, resume, shown)
-            with metrics.open_to_append(folder) as file:
-                score = _loop(run, task, config, folder, file, stop, shown)
-            save_pretrained(run.model, folder, **_sections(task, config))
-            ended = result.conclude(run, task, config, score)
-            ended.write(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            with alone(folder):
+                # another process may have begun there meanwhile
+                _check(folder, config, resume)
+                _start(folder, run, task, config, resume, shown)
+                with metrics.open_to_append(folder) as file:
+                    score = _loop(run, task, config, folder, file, stop, shown)
+                save_pretrained(run.model, folder, **_sections(task, config))
+                ended = result.conclude(run, task, config, score)
+                ended.write(folder)
             return ended
         except (OSError, safetensors.SafetensorError) as error:
             if not is_full(error):
@@ -120,7 +125,6 @@ def _check(folder: pathlib.Path, config: Config, resume: bool) -> None:
 
 def _start(folder: pathlib.Path, run: Run, task: Task, config: Config, resume: bool, shown: Progress) -> None:
     """Write what a run is, or set it to where it stopped."""
-    folder.mkdir(parents=True, exist_ok=True)
     if not resume:
         write_json(folder / "config.json", describe(run.model, **_sections(task, config)))
     elif checkpoints.found(folder):

@@ -9,8 +9,10 @@ import pytest
 import torch
 from train import tiny
 
+from recurra.files import alone
 from recurra.tasks import TASKS, make
-from recurra.train import Config, RunError, metrics, train
+from recurra.train import CompareConfig, Config, RunError, compare, loop, metrics, train
+from recurra.train.board import QuietBoard
 from recurra.train.evaluate import evaluate
 from recurra.train.progress import Lines, Quiet
 from recurra.train.run import begin, exactly
@@ -241,3 +243,35 @@ def test_threads_and_algorithms_are_given_back():
         with exactly(tiny.config(threads=0)):
             assert torch.get_num_threads() == 2
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    held = pytest.raises(ValueError, match=r"another process writes into .*run: wait for its end, or give another")
+    # a handle of its own is held as another process's is
+    with alone(folder), held:
+        train(tiny.config(), folder, progress=Quiet())
+    assert not list(folder.iterdir())
+
+    def other(*arguments):
+        """What another process does while this one makes its model."""
+        monkeypatch.setattr(loop, "begin", begin)
+        train(tiny.config(), folder, progress=Quiet())
+        return begin(*arguments)
+
+    monkeypatch.setattr(loop, "begin", other)
+    with pytest.raises(RunError, match="is not empty"):
+        train(tiny.config(), folder, progress=Quiet())
+    (folder / "result.json").unlink()
+    before = numbers(folder)
+    with alone(folder), held:
+        train(tiny.config(), folder, resume=True, progress=Quiet())
+    assert numbers(folder) == before
+
+
+def test_two_processes_do_not_compare_in_one_folder(tmp_path):
+    settings = CompareConfig(source="parity", mixers=("elman",), parameters=20_000, arguments={"depth": 1})
+    with alone(tmp_path), pytest.raises(ValueError, match="another process writes into"):
+        compare(settings, tmp_path, progress=QuietBoard())
+    assert not list(tmp_path.iterdir())
