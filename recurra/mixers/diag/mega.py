@@ -7,9 +7,41 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Scan, StateSpace
+from recurra.ops.attention import attention
+from recurra.ops.pointwise import Map, pointwise
 from recurra.parts.segment import none_open, within
-from recurra.parts.window import attend, by_age
 from recurra.shapes import Float, Int, State, Tensor, wide
+
+
+def _silu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
+def _moving(average: Tensor, x: Tensor, skip: Tensor) -> Tensor:
+    """What is going on."""
+    return _silu(average + skip * x)
+
+
+def _shared(
+    shared: Tensor, scale: Tensor, other_scale: Tensor, shift: Tensor, other_shift: Tensor
+) -> tuple[Tensor, ...]:
+    """Queries and keys, of one vector."""
+    shared = _silu(shared)
+    return shared * scale + shift, shared * other_scale + other_shift
+
+
+def _reset(reset: Tensor, read: Tensor) -> Tensor:
+    """What was found, as much as the reset gate lets through."""
+    return _silu(reset) * read
+
+
+def _answer(x: Tensor, gate: Tensor, hidden: Tensor, found: Tensor) -> Tensor:
+    """The input, changed as far as the gate is open."""
+    return x + torch.sigmoid(gate) * (_silu(hidden + found) - x)
+
+
+MOVING, RESET, ANSWER = Map("mega_moving", _moving), Map("mega_reset", _reset), Map("mega_answer", _answer)
+SHARED = Map("mega_shared", _shared, 2)
 
 
 class Mega(Mixer):
@@ -78,13 +110,12 @@ class Mega(Mixer):
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
         h, opened = state
         average, h = self.scan(StateSpace(x, *self._average(wide(x))), h, clock)
-        moving = F.silu(average + self.skip * x)
-        gate, *parts = self.project(moving).split(self.splits, -1)
-        shared, reset, hidden = F.silu(parts[0]), F.silu(parts[1]), parts[2]
-        query, key = (shared[..., None, :] * self.scale + self.shift).unbind(-2)
+        moving = pointwise(MOVING, average, x, self.skip)
+        gate, shared, reset, hidden = self.project(moving).split(self.splits, -1)
+        query, key = pointwise(SHARED, shared, *self.scale.unbind(), *self.shift.unbind())
         read, opened = within(self._attend, query, torch.cat([key, F.silu(self.value(x))], -1), opened, clock)
-        y = F.silu(hidden + self.out(reset * read))
-        return x + gate.sigmoid() * (y - x), (h, opened)
+        found = self.out(pointwise(RESET, reset, read))
+        return pointwise(ANSWER, x, gate, hidden, found), (h, opened)
 
     def _average(self, real: torch.dtype) -> tuple[Float[Tensor, "D N"], Float[Tensor, "D N"]]:
         """The logarithm of what is kept of each average, and what each counts for in the read."""
@@ -96,5 +127,7 @@ class Mega(Mixer):
         self, query: Float[Tensor, "M Q K"], kept: Float[Tensor, "M C F"], place: Int[Tensor, "_ Q"]
     ) -> Float[Tensor, "M Q V"]:
         """What queries find in their chunk, by content and age."""
-        key, value = kept[:, :, None].tensor_split([query.shape[-1]], -1)
-        return attend(query[:, :, None], key, value, by_age(self.bias.to(query.dtype), place))[:, :, 0]
+        key, value = kept[:, :, None].split([query.shape[-1], self.out.in_features], -1)
+        # of the oldest first, as keys are
+        ages = self.bias.to(query.dtype).flip(0).expand(*query.shape[:2], 1, -1)
+        return attention(query[:, :, None], key, value, torch.zeros_like(place), place, ages)[:, :, 0]
