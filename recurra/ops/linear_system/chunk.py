@@ -118,7 +118,7 @@ class _Powers(Function):
         matrix_grad, write_grad = rows.mT @ recall, (rows.mT @ taps)[..., 0]
         for power in reversed(squares):
             many, few = row.shape[1] // 2, column.shape[1] // 2
-            square = torch.baddbmm(power.mT @ square, square, power.mT)
+            square = (power.mT @ square).baddbmm_(square, power.mT)
             square = square.baddbmm_(rows[:, :many].mT, row[:, many:])
             square = square.baddbmm_(column[:, few:].mT, columns[:, :few])
             row = torch.baddbmm(row[:, :many], row[:, many:], power.mT)
