@@ -84,8 +84,8 @@ class NeuralCDE(Mixer):
         first = (first if clock is None or clock.reset is None else first | clock.reset)[..., None]
         move = point - torch.cat([last[:, None], point[:, :-1]], 1)
         flows = torch.cat([time, move], -1).masked_fill(first, 0)
-        drive = [start.masked_fill(~first, 0), flows[..., None].expand(-1, -1, -1, h.shape[1]).flatten(2)]
-        record = Cell(self.rule, torch.cat(drive, -1), self.weight[:, None], self.bias)
+        drive = [start.masked_fill(~first, 0)[:, :, None], flows[..., None].expand(-1, -1, -1, h.shape[1])]
+        record = Cell(self.rule, torch.cat(drive, 2).flatten(2), self.weight[:, None], self.bias)
         read, (h,) = self.scan(record, (h,), clock)
         if clock is None or clock.valid is None:
             return read.to(x.dtype), (h, point[:, -1], torch.ones_like(begun))
