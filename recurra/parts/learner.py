@@ -136,13 +136,11 @@ class Learner(nn.Module):
         """What the networks answer to every step as they learn it, and the state after the last."""
         past, *memory = state
         mixed, past = self.conv(self.project(x), past, clock)
-        ends, value = mixed.unflatten(-1, (3, self.heads, -1)).split((2, 1), 2)
-        query, key = unit(ends).unbind(2)
-        value = value.squeeze(2)
+        query, key, value = mixed.unflatten(-1, (3, self.heads, -1)).unbind(2)
         rate, forget, *more = self.gates(x).to(memory[0].dtype).split(self.heads, -1)
-        threshold = F.softplus(more[-1])[..., None].expand_as(value) if self.threshold else None
+        threshold = F.softplus(more[-1]) if self.threshold else None
         record = Descent(
-            query, key, value, self.rate * rate.sigmoid(), self.initial, self.net, self.chunk,
+            unit(query), unit(key), value, self.rate * rate.sigmoid(), self.initial, self.net, self.chunk,
             F.logsigmoid(-forget), F.logsigmoid(more[0]) if self.momentum else None, self.answer,
             power=self.power, threshold=threshold, mirror=self.mirror,
         )  # fmt: skip

@@ -298,7 +298,7 @@ def _descent(net, chunk=7, momentum=False, scale=False, huber=False, **more):
             torch.log(turn) if momentum else None,
             1 + _normal(2, 1, sizes[-1], dtype=dtype, scale=0.1) if net.normalised else None,
             torch.rand(chunk, dtype=torch.float64).to(dtype) if scale else None,
-            threshold=0.2 + torch.rand(*gates, sizes[-1], dtype=torch.float64).to(dtype) if huber else None,
+            threshold=0.2 + torch.rand(gates, dtype=torch.float64).to(dtype) if huber else None,
             **more,
         )  # fmt: skip
         return record, (*state, 0.1 * moved.flip(0)) if momentum else state

@@ -59,8 +59,9 @@ def loss(record, flat, key, value):
         x = key + record.norm[0] * F.layer_norm(x, x.shape[-1:], eps=1e-6) + record.norm[1]
     error = x - value
     if record.threshold is not None:
-        inside = error.abs() <= record.threshold[:, 0]
-        far = record.threshold[:, 0] * (error.abs() - record.threshold[:, 0] / 2)
+        most = record.threshold[:, 0, :, None]
+        inside = error.abs() <= most
+        far = most * (error.abs() - most / 2)
         return torch.where(inside, error.square() / 2, far).sum()
     return ((error.square() + (0 if record.power == 2 else 1e-6)) ** (record.power / 2) / record.power).sum()
 
@@ -71,7 +72,7 @@ def test_closed_forms_are_the_gradients_of_the_stated_losses(net, power):
     huber = power == "huber"
     record = drawn(net, chunk=4, power=2.0 if huber else power)
     record = Descent(*(x[:, :1] if name in TIMED else x for name, x in record._asdict().items()))
-    record = record._replace(threshold=0.5 + share(B, 1, H, net.sizes[-1])) if huber else record
+    record = record._replace(threshold=0.5 + share(B, 1, H)) if huber else record
     flat = record.initial.expand(B, -1, -1).clone().requires_grad_()
     (grad,) = torch.autograd.grad(loss(record, flat, record.key[:, 0], record.value[:, 0]), flat)
     with torch.no_grad():
@@ -130,13 +131,13 @@ def test_momentum_of_zero_is_none(way):
 def test_a_threshold_that_no_error_reaches_changes_nothing(way):
     record = drawn(NETS["two"], chunk=5)
     want, _ = run(record, way)
-    read, _ = run(record._replace(threshold=torch.full((B, T, H, V), 1e6, dtype=torch.float64)), way)
+    read, _ = run(record._replace(threshold=torch.full((B, T, H), 1e6, dtype=torch.float64)), way)
     assert_close(read, want, rtol=0, atol=0)
 
 
 @each_way
 def test_an_outlier_moves_weights_no_further_than_the_threshold(way):
-    record = drawn(Net((K, V)), threshold=torch.full((B, T, H, V), 0.5, dtype=torch.float64))
+    record = drawn(Net((K, V)), threshold=torch.full((B, T, H), 0.5, dtype=torch.float64))
     wild, wilder = (record.value.index_fill(1, torch.tensor([6]), x) for x in (1e3, 1e6))
     assert_close(run(record._replace(value=wild), way)[0], run(record._replace(value=wilder), way)[0])
 
@@ -198,7 +199,7 @@ def lasting(net, momentum, chunk=16, steps=150, scaled=False, huber=False, fades
     value, initial = normal(*gates, net.sizes[-1]), 0.3 * normal(H, net.size)
     return Descent(
         query, key, value, rate, initial, net, chunk, decay, turn if momentum else None, norm,
-        share(chunk) if scaled else None, threshold=0.2 + share(*gates, net.sizes[-1]) if huber else None, **more,
+        share(chunk) if scaled else None, threshold=0.2 + share(*gates) if huber else None, **more,
     )  # fmt: skip
 
 

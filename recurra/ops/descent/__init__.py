@@ -53,7 +53,7 @@ class Descent(NamedTuple):
     norm: Float[Tensor, "2 H V"] | None = None  # scale and shift, for a net that is normalised
     scale: Float[Tensor, " C"] | None = None  # tau
     power: float = 2.0  # p
-    threshold: Float[Tensor, "B T H V"] | None = None  # delta > 0
+    threshold: Float[Tensor, "B T H"] | None = None  # delta > 0
     mirror: Mirror | None = None  # phi, of each layer's matrix
     reset: Bool[Tensor, "B T"] | None = None
     valid: Bool[Tensor, "B T"] | None = None

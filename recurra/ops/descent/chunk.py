@@ -30,7 +30,7 @@ class Given(NamedTuple):
     query: Float[Tensor, "B H C K"]
     key: Float[Tensor, "B H C K"]
     value: Float[Tensor, "B H C V"]
-    threshold: Float[Tensor, "B H C V"] | None
+    threshold: Float[Tensor, "B H C 1"] | None
     shares: Shares
 
 
@@ -43,7 +43,7 @@ def scan(record: Descent, state: DescentState) -> tuple[Tensor, DescentState]:
     state = counted(state)
     plan = layout(state[3], record.key.shape[1], record.chunk, record.reset, record.valid)
     vectors = [record.query, record.key, record.value]
-    vectors += [] if record.threshold is None else [record.threshold]
+    vectors += [] if record.threshold is None else [record.threshold[..., None]]
     query, key, value, *threshold = (x.unbind(0) for x in by_chunk(plan, vectors))
     shares = shares_of(record, plan)
     reads, weights, whole = [], None, plan.complete.all(0).tolist()

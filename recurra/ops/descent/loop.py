@@ -61,7 +61,7 @@ def _step(record: Descent, state: DescentState) -> tuple[Tensor, DescentState]:
     start, moved, kept, position, *momentum = state
     net, norm = record.net, record.norm
     weights = record.weights(start)
-    threshold = None if record.threshold is None else record.threshold.transpose(1, 2)
+    threshold = None if record.threshold is None else record.threshold.transpose(1, 2)[..., None]
     key, value = record.key.transpose(1, 2), record.value.transpose(1, 2)
     entering, backs = net.gradients(weights, key, value, norm, record.power, threshold)
     gradient = torch.cat([(x.mT @ back).flatten(-2) for x, back in zip(entering, backs, strict=True)], -1)

@@ -70,9 +70,9 @@ def _hold(N: int, C: int) -> int:
     return max(1, min(N, native.WINDOW // C))
 
 
-def _none(moved: Tensor) -> bool:
+def _none(moved: Tensor | None) -> bool:
     """Whether this is one zero for all weights: what is left where no row's chunk is open."""
-    return not any(moved.stride()) and not bool(moved.flatten()[0])
+    return moved is not None and not any(moved.stride()) and not bool(moved[0, 0, 0])
 
 
 def _room(valid: Tensor | None, x: Tensor) -> Tensor:

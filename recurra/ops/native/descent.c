@@ -117,7 +117,9 @@ static void undo_answers(Work *w, REAL *dz) {
         if (normed) unnormalise(dz + s * lv, dz + s * lv, normal, w->inverse[w->Cp + s], LAST->out);
     }
 }
-/* through `ask_after`, which runs again: the query's gradient goes to w->own */
+/* through `ask_after`, which runs again: the query's gradient goes to w->own. What a norm
+ * divides by goes to the slot that `turn_to` came to last, another chunk's: beyond what is kept there of keys, where
+ * nothing outlives `undo_answers` */
 static void back_after(Work *w, const Backward *f) {
     ask_after(w);
     memcpy(w->dread, last_row(w, f->read), LAST->out * sizeof(REAL));
@@ -169,14 +171,16 @@ static void back_lose(Work *w, const Backward *f) {
     const Layer *l = LAST;
     const I V = l->out, lv = l->lo, normed = w->z->norm != 0, limited = w->z->limit.x != 0;
     const REAL p = w->z->numbers[0];
-    if (limited) gather(w, w->two, lv, w->z->limit, V, 0);
     EACH(s, w->C) {
-        const REAL *db = l->db + s * lv, *e = w->error + s * lv, *n = w->normal + s * lv, *limit = w->two + s * lv;
+        const I step = steps_of(w)[s];
+        const vec limit = all(limited ? of_slot(w, w->z->limit, s) : 0);
+        vec dlimit = {};
+        const REAL *db = l->db + s * lv, *e = w->error + s * lv, *n = w->normal + s * lv;
         const REAL inverse = w->inverse[s];
-        REAL *de = w->dread + s * lv, *dz = l->dz + s * lv, *dlimit = w->asked + s * lv, *y = w->one, *dy = y + lv, *dn = dy + lv;
+        REAL *de = w->dread + s * lv, *dz = l->dz + s * lv, *y = w->one, *dy = y + lv, *dn = dy + lv;
         REAL turn = 0;
         for (I c = 0; c < lv && normed; c += W)
-            put(y + c, get(w->gain + c) * unlike(limited ? clamped(get(e + c), get(limit + c)) : get(e + c), p));
+            put(y + c, get(w->gain + c) * unlike(limited ? clamped(get(e + c), limit) : get(e + c), p));
         if (normed) {
             REAL along = dot(y, n, V) / V, centre = mean(y, V), by = dot(db, n, V) * inverse / V;
             for (I c = 0; c < lv; c += W) put(dn + c, -inverse * along * get(db + c) - by * get(y + c));
@@ -184,12 +188,12 @@ static void back_lose(Work *w, const Backward *f) {
             unnormalise(dy, db, n, inverse, V);
         }
         for (I c = 0; c < lv; c += W) {
-            vec x = get(e + c), cut = limited ? clamped(x, get(limit + c)) : x, g = normed ? get(w->gain + c) * get(dy + c) : get(db + c);
+            vec x = get(e + c), cut = limited ? clamped(x, limit) : x, g = normed ? get(w->gain + c) * get(dy + c) : get(db + c);
             if (normed) put(w->dgain + c, get(w->dgain + c) + unlike(cut, p) * get(dy + c));
             g *= bend(cut, p);
             if (limited) {
-                ints over = x > get(limit + c), under = x < -get(limit + c);
-                put(dlimit + c, SELECT(over, g, SELECT(under, -g, (vec){})));
+                ints over = x > limit, under = x < -limit;
+                dlimit += SELECT(over, g, SELECT(under, -g, (vec){}));
                 g = SELECT(over | under, (vec){}, g);
             }
             put(de + c, g);
@@ -199,8 +203,8 @@ static void back_lose(Work *w, const Backward *f) {
         }
         if (normed) unnormalise(dz, dn, n, inverse, V);
         for (I c = 0; c < lv && normed; c += W) put(dz + c, get(dz + c) - turn * get(n + c));
+        if (limited && there(w, step)) f->limit[step * w->z->H + w->h] = total(dlimit);
     }
-    if (limited) scatter(w, f->limit, w->asked, lv, V);
     EACH(s, w->C) for (I c = 0; c < lv; c += W) put(w->asked + s * lv + c, -get(w->dread + s * lv + c));
     scatter(w, f->v, w->asked, lv, V);
 }

@@ -4,7 +4,7 @@
 #define ONCE static __attribute__((noinline))                                  /* compiled once, wherever it is called */
 #define EACH(i, n) for (I i = 0; i < (n); i++)
 
-/* rate, decay, turn (B, T, H): the learning rate, and logarithms of what is kept of weights and of momentum; scale (C):
+/* limit, rate, decay, turn (B, T, H): the most that an error is, the learning rate, and logarithms of what is kept of weights and of momentum; scale (C):
  * how much of X is shown; NULL: none. step: of each slot, counted through rows, B T for none. state: A, X (B, H, P),
  * c (B, H), S (B, H, P); S may be NULL, and X, which then is zero. numbers: p, the norm's epsilon, the mirror's own. */
 typedef struct { const REAL *A, *X, *c, *S; } State;
@@ -144,6 +144,8 @@ ONCE void rows_times(const Work *w, REAL *y, const REAL *x, const REAL *by, REAL
 INLINE const I *steps_of(const Work *w) { return w->z->step + (w->b * w->z->N + w->n) * w->z->C; }
 INLINE I there(const Work *w, I step) { return step < w->z->B * w->z->T; }
 INLINE const REAL *of_step(const Work *w, Rows r, I step) { return row(r, w->b, step - w->b * w->z->T, w->h); }
+/* a number of a slot's step; none: zero */
+INLINE REAL of_slot(const Work *w, Rows r, I s) { return there(w, steps_of(w)[s]) ? *of_step(w, r, steps_of(w)[s]) : 0; }
 INLINE I begins(const Work *w) { return w->z->begins && w->z->begins[w->b * w->z->N + w->n]; }
 INLINE I complete(const Work *w) { return w->z->complete[w->b * w->z->N + w->n]; }
 /* chunks of a row: those that have a step come first */
@@ -237,17 +239,17 @@ static void times_slope(const Work *w, const Layer *l, const Layer *next, REAL *
 /* error and the gradient of what the last layer gives; w->gain: scale and shift of the norm */
 static void lose(Work *w) {
     const Layer *l = LAST;
-    const I V = l->out, lv = l->lo, normed = w->z->norm != 0;
+    const I V = l->out, lv = l->lo, normed = w->z->norm != 0, limited = w->z->limit.x != 0;
     gather(w, w->answer, lv, w->z->v, V, 0);
-    if (w->z->limit.x) gather(w, w->two, lv, w->z->limit, V, 0);
     EACH(s, w->C) {
+        const vec limit = all(limited ? of_slot(w, w->z->limit, s) : 0);
         REAL *e = w->error + s * lv, *normal = w->normal + s * lv, *back = l->back + s * lv, *y = w->one;
         if (normed) w->inverse[s] = normalise(normal, l->z + s * lv, V, w->z->numbers[1]);
         for (I c = 0; c < lv; c += W) {
             vec f = normed ? get(w->l[0].x + s * w->l[0].li + c) + get(w->gain + c) * get(normal + c) + get(w->gain + lv + c) : get(l->z + s * lv + c);
             f = some(f - get(w->answer + s * lv + c), V - c);
             put(e + c, f);
-            f = unlike(w->z->limit.x ? clamped(f, get(w->two + s * lv + c)) : f, w->z->numbers[0]);
+            f = unlike(limited ? clamped(f, limit) : f, w->z->numbers[0]);
             put(normed ? y + c : back + c, normed ? get(w->gain + c) * f : f);
         }
         if (normed) unnormalise(back, y, normal, w->inverse[s], V);
@@ -260,9 +262,9 @@ ONCE void share(Work *w) {
     const I C = w->C, Cp = w->Cp, *step = steps_of(w), momentum = z->turn.x != 0;
     memset(s->decay, 0, Cp * sizeof(REAL)), memset(s->turn, 0, Cp * sizeof(REAL));
     EACH(t, C) {
-        s->rate[t] = there(w, step[t]) ? *of_step(w, z->rate, step[t]) : 0;
-        if (there(w, step[t]) && z->decay.x) s->decay[t] = *of_step(w, z->decay, step[t]);
-        if (there(w, step[t]) && momentum) s->turn[t] = *of_step(w, z->turn, step[t]);
+        s->rate[t] = of_slot(w, z->rate, t);
+        if (z->decay.x) s->decay[t] = of_slot(w, z->decay, t);
+        if (momentum) s->turn[t] = of_slot(w, z->turn, t);
     }
     for (I c = 0; c < Cp; c += W) put(s->decay + c, exps(get(s->decay + c))), put(s->turn + c, exps(get(s->turn + c)));
     REAL kept = 1, lasting = 1, carried = 0;
