@@ -157,3 +157,11 @@ def test_complex_numbers_are_pairs_to_a_map(name, kind, bound):
         assert_close(x, y, rtol=bound, atol=10 * bound)
     column = (both, torch.ones(B, T, 1, dtype=kind))
     assert "has its own" in (native.declines(Map("no", lambda *x: x[0]), column) or "")
+
+
+def test_sines_are_exact_to_a_rounding_whatever_the_angle():
+    way = Map("sines", lambda x: (x.sin(), x.cos()), 2)
+    angles = torch.linspace(-3, 45, 64).exp2() * torch.randn(8, 64, 64)
+    assert native.declines(way, (angles,)) is None
+    for got, true in zip(pointwise(way, angles), (angles.double().sin(), angles.double().cos()), strict=True):
+        assert (got - true).abs().max() <= torch.finfo(torch.float32).eps / 2
