@@ -167,6 +167,29 @@ INLINE void dots(const int M, const int R, I K, const REAL *x, I x_row, const RE
             out[m * out_row + r] = rest;
         }
 }
+/* sixteen rows of w against one x, eight at a time: memory hands over few streams sooner than many */
+enum { STREAMS = 8 };
+INLINE void dots_of_one(I K, const REAL *x, const REAL *w, I w_row, REAL *out) {
+    vec sum[W];
+    for (int q = 0; q < W; q += STREAMS) {
+        vec s[STREAMS], t[STREAMS];
+        EVERY for (int r = 0; r < STREAMS; r++) s[r] = t[r] = (vec){};
+        I k = 0;
+        for (; k + 2 * W <= K; k += 2 * W) {
+            const vec a = get(x + k), b = get(x + k + W);
+            EVERY for (int r = 0; r < STREAMS; r++)
+                s[r] += a * get(w + (q + r) * w_row + k), t[r] += b * get(w + (q + r) * w_row + k + W);
+        }
+        EVERY for (int r = 0; r < STREAMS; r++) sum[q + r] = s[r] + t[r];
+        if (k + W <= K) for (int r = 0; r < STREAMS; r++) sum[q + r] += get(x + k) * get(w + (q + r) * w_row + k);
+    }
+    put(out, sums16(sum));
+    for (int r = 0; K % W && r < W; r++) {
+        REAL rest = 0;
+        for (I k = K / W * W; k < K; k++) rest += w[r * w_row + k] * x[k];
+        out[r] += rest;
+    }
+}
 /* all rows of x against rows [r0, r1) of w; sixteen rows of w stay in the first cache while x goes by */
 static void multiply(I M, I K, const REAL *x, I x_row, const REAL *w, I w_row, I r0, I r1, REAL *out, I out_row) {
     for (I r = r0; r < r1; r += W)
@@ -177,7 +200,7 @@ static void multiply(I M, I K, const REAL *x, I x_row, const REAL *w, I w_row, I
                 const REAL *a = x + m * x_row, *b = w + (r + i) * w_row;
                 REAL *to = out + m * out_row + r + i;
                 if (rows == 4) dots(4, 4, K, a, x_row, b, w_row, to, out_row);
-                else if (n == W) dots(1, W, K, a, 0, b, w_row, to, 0);
+                else if (n == W) dots_of_one(K, a, b, w_row, to);
                 else dots(1, 1, K, a, 0, b, 0, to, 0);
             }
         }
