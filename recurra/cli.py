@@ -189,7 +189,7 @@ def compare(
     rule_set: RuleSets = None,
     masks: Annotated[str | None, typer.Option(help="Each with each mask: none,static,rigl.")] = None,
     mask_set: MaskSets = None,
-    workers: Annotated[int, typer.Option(help="Processes at a time; 0: as many as processors.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes at a time; 0: as many as processors.")] = 0,
     run: Where = None,
     resume: Resume = False,
     as_json: Json = False,

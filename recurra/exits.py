@@ -5,6 +5,7 @@ Anything else is our mistake and shows its traceback. `RECURRA_DEBUG=1` shows ev
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,6 +15,8 @@ from types import FrameType
 from recurra.files import is_full
 
 WRONG, STOPPED, PIPE_CLOSED = 2, 130, 141
+# libraries in Rust only quote what the system says, and the path
+_RUST = re.compile(r'I/O error: (.+?) \(os error \d+\)(?: at path "(.+)")?')
 
 
 @contextlib.contextmanager
@@ -79,6 +82,8 @@ def complaint(error: Exception) -> str | None:
     """What to tell the user; None where it is not the user who can put it right."""
     if is_full(error):
         return f"the disk is full ({one_line(error)}); what was there before is whole: make room and go on"
+    if refused := _RUST.search(str(error)):
+        return f"{refused[2] or 'a file'}: {refused[1]}"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _is_memory(str(error))):
         return "there is not enough memory: make the model, the batch or its rows smaller"
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("recurra"):

@@ -5,6 +5,11 @@ import signal
 import subprocess
 import sys
 
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
 from recurra.exits import complaint
 
 DEAF = """
@@ -60,3 +65,10 @@ def test_what_memory_was_asked_for_in_vain_is_for_the_user_to_put_right():
     for error in (MemoryError(), RuntimeError(asked), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")):
         assert complaint(error) == "there is not enough memory: make the model, the batch or its rows smaller"
     assert complaint(RuntimeError("a bug")) is None
+
+
+def test_what_a_library_quotes_of_the_system_is_said_with_its_file(tmp_path):
+    with pytest.raises(SafetensorError) as caught:
+        save_file({"x": torch.zeros(1)}, tmp_path / "missing" / "state")
+    said = complaint(caught.value)
+    assert said and said.startswith(str(tmp_path / "missing")) and said.endswith(": No such file or directory")

@@ -107,6 +107,8 @@ def open_source(source: str | os.PathLike[str], /, **keywords: Any) -> Task:
     if taken := sorted(keywords.keys() & {"task", "source", "descriptor"}):
         raise SourceError(f"{taken[0]} is no keyword of a task here: the source says it")
     source = os.fspath(source)
+    if not source:
+        raise SourceError("the source is empty text: give a text file or folder, or . for this one")
     path = pathlib.Path(source)
     if source == PIPE:
         return open_pipe(**keywords)

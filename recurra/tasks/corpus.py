@@ -49,7 +49,7 @@ def documents(source: str) -> list[Document]:
         return [Document(path.name, _file(path))]
     except OSError as error:
         raise SourceError(
-            f"{source} cannot be read ({error.strerror}): give a text file or a folder of them"
+            f"{error.filename or source} cannot be read ({error.strerror}): give a text file or a folder of them"
         ) from error
 
 
@@ -75,12 +75,16 @@ def _file(path: pathlib.Path) -> np.ndarray:
 
 def _folder(top: pathlib.Path, suffix: str = "", left_out: frozenset[str] = frozenset()) -> Iterator[Document]:
     """Every file below, by name; links to folders are not followed."""
-    for folder, inner, files in os.walk(top):
+    for folder, inner, files in os.walk(top, onerror=_raise):
         inner[:] = sorted(name for name in inner if not name.startswith(".") and name not in left_out)
         for name in sorted(files):
             path = pathlib.Path(folder, name)
             if not name.startswith(".") and name.endswith(suffix) and path.is_file():
                 yield Document(path.relative_to(top).as_posix(), np.fromfile(path, np.uint8))
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _standard_library() -> list[Document]:

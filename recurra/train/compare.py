@@ -106,6 +106,8 @@ def compare(
         ValueError: another process compares in the folder.
     """
     folder = pathlib.Path(folder)
+    if workers < 0:
+        raise RunError(f"workers is {workers}: it must be at least 0")
     _check(folder, config, resume)
     runs = plan(config)
     folder.mkdir(parents=True, exist_ok=True)

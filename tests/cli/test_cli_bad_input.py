@@ -100,6 +100,8 @@ def test_no_source_and_a_source_that_nothing_is_called():
     assert "the source is missing" in wrong("train")
     assert "the source is missing" in wrong("compare", "--mixers", "lstm")
     assert "did you mean copying" in wrong("train", "copyng")
+    # what a shell makes of a variable that is not set is not this folder
+    assert "the source is empty text" in wrong("train", "")
 
 
 def test_a_folder_that_holds_something_is_not_written_to(run, text):

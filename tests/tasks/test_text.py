@@ -1,5 +1,6 @@
 """Text: what is read, how it is divided, what a batch is, and that a score is bits over bytes whatever the tokens."""
 
+import errno
 import math
 import os
 import sys
@@ -357,3 +358,17 @@ def test_a_pipe_is_no_source(tmp_path):
 def test_latin_text_is_text_and_noise_is_not():
     assert is_text(np.frombuffer("Träume süß".encode("latin-1") * 9, np.uint8))
     assert not is_text(np.random.default_rng(0).integers(1, 256, 4000, dtype=np.uint8))
+
+
+def test_what_may_not_be_read_is_named_and_not_left_out(tmp_path, monkeypatch):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "one.txt").write_text("text " * 50)
+    walk = os.walk
+
+    def locked(top, onerror):
+        yield from walk(top, onerror=onerror)
+        onerror(PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "inner")))
+
+    monkeypatch.setattr(os, "walk", locked)
+    with pytest.raises(SourceError, match=r"inner cannot be read \(Permission denied\)"):
+        make({"task": "text", "source": str(tmp_path)})

@@ -201,6 +201,8 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path):
         with pytest.raises(ValueError, match=sentence):
             compare(config(**wrong), tmp_path / "both", progress=QuietBoard())
         assert not (tmp_path / "both").exists()
+    with pytest.raises(RunError, match="workers is -1: it must be at least 0"):
+        compare(config(), tmp_path / "both", progress=QuietBoard(), workers=-1)
     (tmp_path / "both").mkdir()
     (tmp_path / "both/mine.txt").write_text("x")
     with pytest.raises(RunError, match="not empty"):
