@@ -248,6 +248,10 @@ def test_blocks_beside_each_other(blocks, size):
         assert grouped.quick((one, two), [layer.weight for layer in layers]) is not None
         assert_close(beside(layers, one, two), want, rtol=1e-5, atol=1e-5)
         assert_close(beside(layers, one, one), torch.cat([layer(one) for layer in layers], -1), rtol=1e-5, atol=1e-5)
+        with torch.inference_mode():
+            inside = [x.clone() for x in (one, two)]
+            assert grouped.quick(inside, [layer.weight for layer in layers]) is not None
+            assert_close(beside(layers, *inside), want, rtol=1e-5, atol=1e-5)
         seen = []
         with layers[3].register_forward_hook(lambda *_: seen.append(1)):  # noqa: B023
             beside(layers, one, two)

@@ -1,10 +1,8 @@
 """Groups in C, from where they lie to where they belong. Costs reading x and writing y once, and both twice back."""
 
-import functools
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
 
 from recurra.ops import native
 from recurra.ops.native import direct
@@ -12,8 +10,13 @@ from recurra.ops.native.operators import Given, Kernel, run as run_kernel
 from recurra.shapes import Float, Tensor
 
 SHORT = 32  # rows that are few
+PLANS = 256  # kept at most, of which none holds a tensor
 FEW = 1 << 14  # numbers that torch multiplies sooner than a kernel is called
 LARGE = 64  # features of a group, from which torch's products are worth their copies
+
+
+Plan = Callable[..., list[Tensor] | None]
+_plans: dict[tuple[torch.Size, torch.dtype, torch.Size], Plan] = {}
 
 
 def declines(x: Tensor, weight: Tensor) -> str | None:
@@ -34,21 +37,26 @@ def run(x: Float[Tensor, "*B HK"], weight: Float[Tensor, "H K K"]) -> Float[Tens
 
 def quick(inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor | None:
     """A few rows of two inputs through two matrices each, side by side, without gradients; None for what is not so."""
-    plan = _quick(inputs[0].shape, inputs[0].dtype, weights[0].shape)
-    done = None if plan is None else plan(*inputs, *weights)
+    key, given = (inputs[0].shape, inputs[0].dtype, weights[0].shape), (*inputs, *weights)
+    plan = _plans.get(key)
+    done = None if plan is None else plan(*given)
+    if done is None and (plan := _plan(given)) is not None:
+        if len(_plans) == PLANS:
+            _plans.clear()
+        _plans[key], done = plan, plan(*given)
     return None if done is None else done[0]
 
 
-@functools.lru_cache(256)
-def _quick(shape: torch.Size, real: torch.dtype, groups: torch.Size) -> Callable[..., list[Tensor] | None] | None:
-    """What takes inputs and parameters of these shapes and no others: it looks again at all."""
-    width, rows = shape[-1], shape[:-1].numel()
-    if not 0 < rows <= SHORT or len(groups) != 3 or groups[0] * groups[1] != width:
+def _plan(given: Sequence[Tensor]) -> Plan | None:
+    """What takes others like these, for which thinking would take longer than computing."""
+    (x, other), weights = given[:2], given[2:]
+    groups, rows = weights[0].shape, x.shape[:-1].numel()
+    fits = groups[0] * groups[1] == x.shape[-1] and x.shape == other.shape and {w.shape for w in weights} == {groups}
+    if not (fits and 0 < rows <= SHORT and all(native.dense(part) is part for part in given)):
         return None
-    x, weights = [torch.empty(shape, dtype=real) for _ in range(2)], [torch.empty(groups, dtype=real) for _ in range(4)]
-    if native.declines("grouped", *x, *weights) is not None:
+    if native.declines("grouped", *given) is not None:
         return None
-    given, made = (*x, *map(nn.Parameter, weights)), torch.empty((*shape[:-1], 4 * width), dtype=real)
+    made = torch.empty((*x.shape[:-1], 4 * x.shape[-1]), dtype=x.dtype)
     return direct.again("grouped", "short", (made, rows, *groups[:2], *given), given, (made,))
 
 
