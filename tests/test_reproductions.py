@@ -28,6 +28,7 @@ def recipe(name):
         ),
         ("irregular_spirals", {"BATCH": 2, "LENGTH": 12, "HELD_OUT": 1}),
         ("online_copying", {}),
+        ("adding_in_stages", {"BATCH": 2, "HELD_OUT": 1}),
     ],
 )
 def test_it_trains_and_its_page_has_a_row_for_each_arm(name, small, monkeypatch, capsys, tmp_path):
@@ -90,3 +91,16 @@ def test_errors_are_told_apart_by_whether_a_sighting_is_still_to_come():
     between, after = module.errors(Late(), task)
     # steps between the last sighting and the last third err by 1 and come after
     assert between == pytest.approx(1) and 2 < after < 4
+
+
+def test_rows_double_when_they_are_learned_and_not_before(monkeypatch):
+    module = recipe("adding_in_stages")
+    task, met = module.make({"task": "adding"}), []
+    model = module.MODELS["forecaster"](inputs=2, width=8, depth=1, pattern="elman", hidden=0)
+    model.register_forward_pre_hook(lambda _, given: met.append(given[0].shape[1]))
+    for key, value in {"BATCH": 2, "RECENT": 2, "LEARNED": 1e9}.items():
+        monkeypatch.setattr(module, key, value)
+    assert module.fit(model, task, 8, 100, 1.0, 0) == [2, 4]
+    assert met == [25, 25, 50, 50, 100, 100, 100, 100]
+    monkeypatch.setattr(module, "LEARNED", 0.0)
+    assert module.fit(model, task, 3, 100, 1.0, 0) == []
