@@ -54,6 +54,14 @@ def _matrices(x, y):
     return *dense, F.linear(x, y), F.linear(x, y, y[:, 0]), x @ y.mT, torch.bmm(x[None], y.mT[None])
 
 
+def _attention(x, y):
+    query, key = x[:, :, None] * y[:, None], x[:, None] + y[:, :, None]
+    scores = query @ key.mT
+    hidden = torch.where(query > query[:, :1] - 1, scores, -torch.inf)
+    attended = scores.softmax(-1) @ (query * key), hidden.softmax(-1) @ key
+    return *attended, query.mT @ key, x.roll(2, 1), y.roll(-1, 0), (x * 2).erf()
+
+
 def _norms(x, y):
     return F.layer_norm(x, (5,), y[0], y[1]), F.layer_norm(x, (3, 5)), F.pad(x, (1, 2, 0, 1), value=3.0)
 
@@ -63,7 +71,7 @@ def _same_numbers(x, y):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("function", [_views, _sums, _maps, _matrices, _norms, _same_numbers])
+@pytest.mark.parametrize("function", [_views, _sums, _maps, _matrices, _attention, _norms, _same_numbers])
 def test_a_graph_in_c_is_its_function(function, dtype):
     inputs = torch.randn(3, 5, dtype=dtype), torch.randn(3, 5, dtype=dtype)
     before = [x.clone() for x in inputs]

@@ -27,7 +27,8 @@ def lower(program: "torch.export.ExportedProgram") -> Lowered:
         Declined: it has something else.
     """
     table = torch.export.default_decompositions()
-    table.pop(torch.ops.aten.linear.default, None)
+    for whole in (torch.ops.aten.linear.default, torch.ops.aten.roll.default):
+        table.pop(whole, None)
     program = program.run_decompositions(table)
     specs = program.graph_signature.input_specs
     for spec in specs:
