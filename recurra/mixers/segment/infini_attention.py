@@ -87,8 +87,8 @@ class InfiniAttention(Mixer):
         key, value, *_ = ready
         query = query.unflatten(-1, (self.heads, -1))
         places = torch.arange(key.shape[1], device=key.device)[None]
-        query, key = turned(query, place, self.base), turned(key, places, self.base)
-        local = attention(query, key, value, torch.zeros_like(place), place)
+        near, key = turned(query, place, self.base), turned(key, places, self.base)
+        local = attention(near, key, value, torch.zeros_like(place), place)
         found, total = _find(memory, elu_plus_one(query.to(memory[0].dtype)))
         gate = F.sigmoid(self.gate.to(found.dtype))[:, None].expand(self.heads, self.size)
         read = pointwise(BLEND, local.to(found.dtype), found, total.clamp(min=SMALLEST).reciprocal(), gate)

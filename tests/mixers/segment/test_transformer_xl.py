@@ -5,7 +5,7 @@ import torch
 from oracles.stored import numbers
 from torch.testing import assert_close
 
-from recurra import state as states
+from recurra import Clock, state as states
 from recurra.mixers.segment.transformer_xl import TransformerXL
 
 
@@ -92,6 +92,22 @@ def test_compression_learns_and_forgets_nothing_at_once():
     assert all((g != 0).any() for g in grads)
     # 4 steps of its own, 8 of memory, and 3 compressed of 2 steps each
     assert (grads[0][0].abs().sum(1) > 0).nonzero()[:, 0].tolist() == list(range(6, 24))
+
+
+@pytest.mark.parametrize("config", [{"compressed": 3, "rate": 2, "memory": 8}, {"memory": 6}], ids=["compressed", "xl"])
+@pytest.mark.parametrize("cuts", [range(1, 61), (0, 3, 17, 17, 42)], ids=["steps", "few"])
+def test_a_cut_and_sequences_that_begin_anywhere_change_nothing(config, cuts):
+    """Long enough for the memory to be full and what is compressed to leave, in some rows and not in others."""
+    mixer, x = TransformerXL(8, segment=4, **config).double(), torch.randn(3, 61, 8, dtype=torch.float64)
+    chance = torch.rand(2, 3, 61)
+    clock = Clock(chance[0] < torch.tensor([[0.0], [0.03], [0.2]]), chance[1] < torch.tensor([[1.0], [0.9], [0.7]]))
+    whole, last = mixer(x, None, clock)
+    state, y = None, []
+    for start, stop in zip((0, *cuts), (*cuts, 61), strict=True):
+        part, state = mixer(x[:, start:stop], state, clock.cut(start, stop))
+        y.append(part)
+    assert_close(torch.cat(y, 1), whole, rtol=1e-10, atol=1e-12)
+    assert_close(list(states.leaves(state)), list(states.leaves(last)), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(
