@@ -56,14 +56,12 @@ static void forwards(const Forward *f, Work *w, I task) {
 /* x's gradient through what its rows, each by its share, added: t is what their gradient is without the share */
 ONCE void by_shares(const Work *w, REAL *dx, REAL *dshare, const REAL *share, REAL times, const REAL *x, const REAL *t, I width, int add) {
     for (I s = 0; s < w->C; s += W) {
-        const I at = s * width;
-        put(dshare + s, get(dshare + s) + times * row_dots(x + at, t + at, w->C - s < W ? w->C - s : W, width));
+        const I n = w->C - s < W ? w->C - s : W;
+        put(dshare + s, get(dshare + s) + times * row_dots(x + s * width, t + s * width, n, width));
     }
-    EACH(s, w->C) {
-        for (I c = 0; c < width; c += W) {
-            vec y = times * share[s] * get(t + s * width + c);
-            put(dx + s * width + c, add ? y + get(dx + s * width + c) : y);
-        }
+    EACH(s, w->C) for (I c = s * width; c < (s + 1) * width; c += W) {
+        vec y = times * share[s] * get(t + c);
+        put(dx + c, add ? y + get(dx + c) : y);
     }
 }
 /* through `advance`: what enters and comes back at first, then the state */
@@ -117,9 +115,8 @@ static void undo_answers(Work *w, REAL *dz) {
         if (normed) unnormalise(dz + s * lv, dz + s * lv, normal, w->inverse[w->Cp + s], LAST->out);
     }
 }
-/* through `ask_after`, which runs again: the query's gradient goes to w->own. What a norm
- * divides by goes to the slot that `turn_to` came to last, another chunk's: beyond what is kept there of keys, where
- * nothing outlives `undo_answers` */
+/* through `ask_after`, which runs again: the query's gradient goes to w->own. What a norm divides by lies in the slot that
+ * `turn_to` came to last, another chunk's: beyond what is kept there of keys, where nothing outlives `undo_answers` */
 static void back_after(Work *w, const Backward *f) {
     ask_after(w);
     memcpy(w->dread, last_row(w, f->read), LAST->out * sizeof(REAL));
@@ -173,12 +170,10 @@ static void back_lose(Work *w, const Backward *f) {
     const REAL p = w->z->numbers[0];
     EACH(s, w->C) {
         const I step = steps_of(w)[s];
-        const vec limit = all(limited ? of_slot(w, w->z->limit, s) : 0);
-        vec dlimit = {};
+        vec limit = all(limited ? of_slot(w, w->z->limit, s) : 0), dlimit = {};
         const REAL *db = l->db + s * lv, *e = w->error + s * lv, *n = w->normal + s * lv;
-        const REAL inverse = w->inverse[s];
         REAL *de = w->dread + s * lv, *dz = l->dz + s * lv, *y = w->one, *dy = y + lv, *dn = dy + lv;
-        REAL turn = 0;
+        REAL inverse = w->inverse[s], turn = 0;
         for (I c = 0; c < lv && normed; c += W)
             put(y + c, get(w->gain + c) * unlike(limited ? clamped(get(e + c), limit) : get(e + c), p));
         if (normed) {

@@ -174,14 +174,14 @@ static void scatter(const Work *w, REAL *x, const REAL *y, I ly, I width) {
 }
 /* a head's weights, dense or padded, which where all rows are whole vectors are the same; NULL: none, which is zeros */
 ONCE void pad(const Work *w, REAL *M, const REAL *x) {
-    if (!x) { memset(M, 0, w->P * sizeof(REAL)); return; }
-    if (w->P == w->Q) { memcpy(M, x, w->P * sizeof(REAL)); return; }
-    for (const Layer *l = w->l; l <= LAST; l++)
+    if (!x) memset(M, 0, w->P * sizeof(REAL));
+    else if (w->P == w->Q) memcpy(M, x, w->P * sizeof(REAL));
+    else for (const Layer *l = w->l; l <= LAST; l++)
         pack(M + l->at, l->lo, plain(x + l->flat, l->out), l->rows, l->rows, l->out, 0);
 }
 ONCE void strip(const Work *w, REAL *x, const REAL *M) {
-    if (w->P == w->Q) { memcpy(x, M, w->P * sizeof(REAL)); return; }
-    for (const Layer *l = w->l; l <= LAST; l++)
+    if (w->P == w->Q) memcpy(x, M, w->P * sizeof(REAL));
+    else for (const Layer *l = w->l; l <= LAST; l++)
         EACH(r, l->rows) memcpy(x + l->flat + r * l->out, M + l->at + r * l->lo, l->out * sizeof(REAL));
 }
 
@@ -198,14 +198,9 @@ ONCE void unnormalise(REAL *dz, const REAL *dy, const REAL *y, REAL inverse, I V
     REAL centre = mean(dy, V), along = dot(dy, y, V) / V;
     for (I c = 0; c < V; c += W) put(dz + c, some(inverse * (get(dy + c) - centre - along * get(y + c)), V - c));
 }
-ONCE vec power(vec x, REAL p) {
-    if (p == 1) return x;
-    if (p == 2) return x * x;
-    if (p == (REAL)0.5) { for (I i = 0; i < W; i++) x[i] = IS_DOUBLE ? sqrt(x[i]) : sqrtf(x[i]); return x; }
-    for (I i = 0; i < W; i++) x[i] = IS_DOUBLE ? pow(x[i], p) : powf(x[i], p);
-    return x;
-}
-#define TINY ((REAL)1e-6)
+
+#include "mirror.h"
+
 INLINE vec clamped(vec e, vec most) { e = SELECT(e > most, most, e); return SELECT(e < -most, -most, e); }
 /* the loss's gradient of the answer, and how it moves with the error, which is clamped */
 INLINE vec unlike(vec e, REAL p) { return p == 2 ? e : e * power(e * e + TINY, p / 2 - 1); }
@@ -213,8 +208,6 @@ INLINE vec bend(vec e, REAL p) {
     vec s = e * e + TINY;
     return p == 2 ? all(1) : power(s, p / 2 - 1) * (1 + (p - 2) * e * e / s);
 }
-
-#include "mirror.h"
 
 /* from what a layer gives to what the next is given */
 ONCE void between(const Work *w, const Layer *l, const Layer *next, REAL *x, const REAL *z, REAL *first, REAL *second) {

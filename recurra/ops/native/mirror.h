@@ -1,6 +1,14 @@
 /* Mirrors. Of a layer's sums A are made its weights M, in the KL's case of each column by itself: a softmax, made and
  * then one step of Newton nearer to where the mean is 1. A norm takes away what an answer's features share; the
  * last layer's weights go without it, and what it was, of each row, lies after them. */
+ONCE vec power(vec x, REAL p) {
+    if (p == 1) return x;
+    if (p == 2) return x * x;
+    if (p == (REAL)0.5) { for (I i = 0; i < W; i++) x[i] = IS_DOUBLE ? sqrt(x[i]) : sqrtf(x[i]); return x; }
+    for (I i = 0; i < W; i++) x[i] = IS_DOUBLE ? pow(x[i], p) : powf(x[i], p);
+    return x;
+}
+#define TINY ((REAL)1e-6)
 INLINE vec expm1s(vec x) {
     vec r, q;
     const ints n = split(within(x, IS_DOUBLE ? 700 : 87), &r, &q);
