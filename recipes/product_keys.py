@@ -3,8 +3,8 @@
 python recipes/product_keys.py [FOLDER]
 """
 
+import argparse
 import pathlib
-import sys
 
 import torch
 
@@ -25,7 +25,9 @@ def products(layer: str) -> int:
 
 
 if __name__ == "__main__":
-    folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "runs/recipes") / "product_keys"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=pathlib.Path, default="runs/recipes", help="of the runs")
+    folder = parser.parse_args().folder / "product_keys"
     assert products("mlp") == products("product_key_memory")
     for name, feed_forward in ARMS.items():
         arguments = {

@@ -3,8 +3,8 @@
 python recipes/pruned_units.py [FOLDER]
 """
 
+import argparse
 import pathlib
-import sys
 
 import torch
 
@@ -39,7 +39,9 @@ def rows(model: torch.nn.Module) -> list[tuple[str, list[prune.Pruned]]]:
 
 
 if __name__ == "__main__":
-    folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "runs/recipes") / "pruned_units"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=pathlib.Path, default="runs/recipes", help="of the runs")
+    folder = parser.parse_args().folder / "pruned_units"
     torch.set_num_threads(1)
     for mixer in ("elman", "lstm"):
         runs = []

@@ -5,10 +5,10 @@
 Not a shell script, as `recurra compare` asks for one score and this for a table of depths and loops.
 """
 
+import argparse
 import dataclasses
 import pathlib
 import statistics
-import sys
 
 import torch
 
@@ -72,4 +72,6 @@ def main(folder, config=TRAINED, seeds=3):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "runs/recipes/silent_thinking")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", default="runs/recipes/silent_thinking", help="of the runs")
+    main(parser.parse_args().folder)

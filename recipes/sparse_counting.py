@@ -3,8 +3,8 @@
 python recipes/sparse_counting.py [FOLDER]
 """
 
+import argparse
 import pathlib
-import sys
 
 import torch
 
@@ -37,7 +37,9 @@ def config(mask: str | None, seed: int) -> train.Config:
 
 
 if __name__ == "__main__":
-    folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "runs/recipes") / "sparse_counting"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=pathlib.Path, default="runs/recipes", help="of the runs")
+    folder = parser.parse_args().folder / "sparse_counting"
     for name, mask in ARMS.items():
         scores, numbers, width = [], 0, NARROW if mask is None else WIDE
         for seed in range(SEEDS):

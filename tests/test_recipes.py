@@ -69,3 +69,9 @@ def test_a_recipe_trains(name, tmp_path):
                 result = train.train(small, tmp_path / str(number) / run, progress=Quiet())
                 assert result.steps == 2
                 assert abs(result.parameters / config.parameters - 1) < 0.03
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.py")), ids=lambda path: path.stem)
+def test_a_program_takes_its_arguments_by_argparse(path):
+    """Who asks for --help must not train into a folder of that name."""
+    assert "sys.argv" not in path.read_text(encoding="utf-8")

@@ -104,7 +104,9 @@ def test_memory_is_flat_on_a_long_pipe_and_on_a_line_without_end(run):
         return memory(process, field)
 
     line = b"line 5 of the log: all is well\n"
-    blocks = [held(line * 10000, "VmRSS") for _ in range(6)]
+    # pieces as large as can be, then some that are read whole, each at once: what a step takes is the same each time
+    held(line * 10000, "VmRSS")
+    blocks = [[held(line * 100, "VmRSS") for _ in range(100)][-1] for _ in range(6)]
     highest = held(line, "VmHWM")
     endless = held(b"x" * 2**20 + b"\n", "VmHWM")
     process.communicate(timeout=PATIENCE)
