@@ -4,7 +4,7 @@ import torch
 
 from recurra.ops.walk import Walk
 from recurra.shapes import Bool, State, Tensor
-from recurra.state import each
+from recurra.state import each, leaves
 
 
 def declines(record: Walk, state: State) -> str | None:
@@ -15,6 +15,8 @@ def declines(record: Walk, state: State) -> str | None:
 def scan(record: Walk, state: State) -> tuple[tuple[State, State], State]:
     """The memory before every segment and what every segment made, each `(B, S, ...)`; and the memory after all."""
     before, made = [], []
+    # taken apart at once: going back, one segment of all of them would be a sum over arrays of the size of all
+    parts = [x.unbind(1) for x in leaves(record.ready)]
     for number in range(record.full.shape[1]):
         if record.fresh is not None:
             state = choose(record.fresh[:, number], record.start, state)
@@ -22,7 +24,8 @@ def scan(record: Walk, state: State) -> tuple[tuple[State, State], State]:
         full = record.full[:, number]
         if not record.way.makes and not bool(full.any()):
             continue
-        after, new = record.way.function(state, each(lambda x, at=number: x[:, at], record.ready))
+        turn = iter([x[number] for x in parts])
+        after, new = record.way.function(state, each(lambda _, turn=turn: next(turn), record.ready))
         made.append(new)
         state = after if bool(full.all()) else choose(full, after, state)
     return (_beside(before), _beside(made) if record.way.makes else ()), state
