@@ -47,7 +47,7 @@ def _backward(kind: int, wanted: Sequence[bool], saved: Given, grads: Given) -> 
     fields = native.memory((asked, write, key), log_decay, first, reset)
     query_grad, last = native.fresh(query), native.fresh(first)
     later = (write.shape[1] - 1) // native.WINDOW
-    marks = torch.empty((*first.shape[:2], later, *first.shape[2:]), dtype=first.dtype)
+    marks = first.new_empty((*first.shape[:2], later, *first.shape[2:]))
     native.call("outer", "forward", *fields, last, query_grad, marks, torch.get_num_threads())
     state_grad = native.owned(last_grad, first)
     again, write_grad, key_grad, decay_grad = (native.fresh(x) for x in (asked, write, key, log_decay))

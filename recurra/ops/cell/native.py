@@ -199,13 +199,13 @@ def _pieces(x: Tensor, whole: bool) -> list[_Piece]:
 
 def _timed(B: int, T: int, width: int, like: Tensor) -> Tensor:
     """A fresh `(B, T, width)`, time first in memory: rows that are made together lie together."""
-    return torch.empty((T, B, width), dtype=like.dtype).transpose(0, 1)
+    return like.new_empty((T, B, width)).transpose(0, 1)
 
 
 def _like(x: Tensor, width: int) -> Tensor:
     """A fresh `(B, T, width)` in the layout of x."""
     B, T, _ = x.shape
-    return _timed(B, T, width, x) if x.stride(1) > x.stride(0) else torch.empty((B, T, width), dtype=x.dtype)
+    return _timed(B, T, width, x) if x.stride(1) > x.stride(0) else x.new_empty((B, T, width))
 
 
 def _beside(given: Given, steps: int, width: int) -> Tensor:
@@ -219,7 +219,7 @@ def _packing(weight: Tensor | None) -> Tensor | None:
     if weight is None:
         return None
     gates, heads, d, _ = weight.shape
-    return torch.empty(gates * heads * d * (d + 64), dtype=weight.dtype)
+    return weight.new_empty(gates * heads * d * (d + 64))
 
 
 def _sizes(x: Tensor, weight: Tensor | None, N: int) -> tuple[int, ...]:
@@ -254,7 +254,7 @@ def _forward(kernel: Kernel, kind: int, inputs: operators.Given, outputs: Sequen
     read, last = outputs[0], outputs[1 : 1 + len(first)]
     saved = outputs[-1] if len(outputs) > 1 + len(first) else None
     weight, params = _dense(weight), _dense(params)
-    packed, hidden, drive = _packing(weight), torch.empty((2, B, N), dtype=x.dtype), native.lines(x)
+    packed, hidden, drive = _packing(weight), x.new_empty((2, B, N)), native.lines(x)
     for piece in _pieces(x, entering is None):
         now = drive
         if entering is not None:
@@ -279,10 +279,10 @@ def _backward(
     x, entering, _, weight, params = given[:5]
     B, T, _ = x.shape
     N = state[0].shape[1]
-    read_grad = torch.zeros((B, T, N), dtype=x.dtype) if grads[0] is None else native.lines(grads[0])
+    read_grad = x.new_zeros((B, T, N)) if grads[0] is None else native.lines(grads[0])
     state_grads = [native.owned(grad, native.dense(part)) for grad, part in zip(grads[1:], state, strict=True)]
     sums = _Gradients(kernel, N, given, wanted)
-    param_grads = None if params is None else torch.zeros((len(x), *params.shape), dtype=x.dtype)
+    param_grads = None if params is None else x.new_zeros((len(x), *params.shape))
     weight, params, packed = _dense(weight), _dense(params), _packing(weight)
     for piece in reversed(_pieces(x, entering is None)):
         drive_grad, recur_grad = sums.room(piece)
@@ -303,7 +303,7 @@ class _Gradients:
     def __init__(self, kernel: Kernel, N: int, given: Given, wanted: Sequence[bool]) -> None:
         self.kernel, self.N, self.given, self.source, self.by = kernel, N, given, given.x, given.entering
         self.entering, self.bias, self.weight = (
-            None if tensor is None or not needed else torch.zeros(tensor.shape, dtype=tensor.dtype)
+            None if tensor is None or not needed else tensor.new_zeros(tensor.shape)
             for tensor, needed in zip(given[1:4], wanted[1:4], strict=True)
         )
         B, T, inputs = given.x.shape

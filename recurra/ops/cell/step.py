@@ -20,7 +20,7 @@ from recurra.shapes import Float, Tensor
 SHORT = 32  # rows that are too few to pack R for
 HEAD = 8  # fields of C's struct that shapes decide
 # in place of what a record has not, each of its own: at no address, and like nothing else
-GAPS = [torch.empty(0) for _ in range(4)]
+GAPS = [torch.empty(0, device="cpu") for _ in range(4)]
 FULL = "no memory for a few steps' scratch"
 
 Outcome = tuple[Tensor, tuple[Tensor, ...]]
@@ -72,7 +72,7 @@ def plan(rule: Rule, engine: str, given: Given, state: tuple[Float[Tensor, "B N"
     fixed, states, threads = head(*_sizes(given, state)), len(state), torch.get_num_threads
     diagonal = rule.operator == "diagonal"
     # the least that torch asks for to make a tensor of some shape is one of the same
-    like = [torch.empty((*given.x.shape[:2], state[0].shape[1]), dtype=given.x.dtype), *map(torch.empty_like, state)]
+    like = [given.x.new_empty((*given.x.shape[:2], state[0].shape[1])), *map(torch.empty_like, state)]
     make, place, no_input, no_bias, no_weight, no_params = torch.empty_like, Tensor.data_ptr, *GAPS
 
     def step(record: Cell, state: tuple[Tensor, ...]) -> Outcome | None:

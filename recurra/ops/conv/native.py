@@ -36,7 +36,7 @@ def plan(record: ShortConv, state: Float[Tensor, "B J D"]) -> Callable[[ShortCon
     x, weight, bias, silu, reset, valid = record
     if x.shape[0] * x.shape[1] > SHORT:
         return None
-    no_bias, read, last = torch.empty(0), native.fresh(x), native.fresh(state)
+    no_bias, read, last = torch.empty(0, device="cpu"), native.fresh(x), native.fresh(state)
     given = x, weight, no_bias if bias is None else bias, state
     if reset is not None or valid is not None or any(native.dense(part) is not part for part in given):
         return None

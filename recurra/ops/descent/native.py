@@ -49,7 +49,7 @@ def scan(record: Descent, state: DescentState) -> tuple[Tensor, DescentState]:
 @torch.inference_mode(False)
 def _net(net: Net, kind: int) -> Tensor:
     """What the kernel is told of a network and its mirror, in whole numbers."""
-    return torch.tensor([net.bias, net.approximate == "tanh", kind, *net.sizes])
+    return torch.tensor([net.bias, net.approximate == "tanh", kind, *net.sizes], device="cpu")
 
 
 def _fields(*inputs: Any) -> tuple[Tensor | int | None, ...]:
@@ -77,7 +77,7 @@ def _none(moved: Tensor | None) -> bool:
 
 def _room(valid: Tensor | None, x: Tensor) -> Tensor:
     """Room for what is of every step; zero where one did not happen, of which the kernel writes nothing."""
-    return torch.empty(x.shape, dtype=x.dtype) if valid is None else torch.zeros(x.shape, dtype=x.dtype)
+    return x.new_empty(x.shape) if valid is None else x.new_zeros(x.shape)
 
 
 def _forward(*inputs: Any, marks: Tensor | None = None) -> tuple[Tensor | None, ...]:

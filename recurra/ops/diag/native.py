@@ -74,7 +74,7 @@ def _fresh(keep: bool, kind: int, inputs: Given) -> tuple[Tensor, ...]:
     _, drive, state, _ = inputs
     outputs = native.fresh(drive), native.fresh(state)
     # the read in the state's type
-    return (*outputs, torch.empty(drive.shape, dtype=state.dtype)) if keep and _narrow(drive) else outputs
+    return (*outputs, state.new_empty(drive.shape)) if keep and _narrow(drive) else outputs
 
 
 def _narrow(drive: Tensor) -> bool:
@@ -103,7 +103,7 @@ def _backward(kind: int, wanted: Sequence[bool], saved: Given, grads: Given) -> 
     first = native.dense(state)
     read_grad, state_grad = native.given(read_grad, drive), native.owned(last_grad, first)
     constant = decay.ndim < drive.ndim
-    decay_grad = torch.zeros((len(drive), *decay.shape), dtype=first.dtype) if constant else native.fresh(decay)
+    decay_grad = first.new_zeros((len(drive), *decay.shape)) if constant else native.fresh(decay)
     drive_grad = native.fresh(drive)
     native.call(
         "diag", "backward", *_fields(decay, drive, first, reset, kind), read, *_out(read_grad), state_grad,

@@ -47,7 +47,7 @@ def scan(record: Machine, state: State) -> tuple[Float[Tensor, "B T DR"], State]
         interface, interface_bias = native.full(interface, -2), native.full(interface_bias, -1)
     reset = native.mask(reset)
     counts = None if valid is None else valid.sum(1)
-    sizes = torch.tensor([*map(int, memory)])
+    sizes = torch.tensor([*map(int, memory)], device="cpu")
     inputs = (drive, recurrent, interface, interface_bias, h, c, *others, sizes, reset, counts)
     name = UNLINKED if isinstance(memory, Linked) and not memory.links else ENGINES[type(memory)]
     read, h, c, *others = run(name, 0, *inputs)
@@ -76,7 +76,7 @@ def _machine(
     B, T, _ = drive.shape
     units, parts = first[0].shape[1], [part.shape[1] for part in first[2:]]
     parts += [0] * (1 + PARTS - len(parts))
-    like = torch.full((1,), content.REST, dtype=drive.dtype)
+    like = drive.new_full((1,), content.REST)
     sizes = (B, T, units, parts[0], len(bias), *memory.tolist(), *parts[1:])
     return drive, *sizes, *weights, int(lie), bias, like, reset, counts, *_state(first)
 

@@ -83,11 +83,13 @@ INLINE float f_log1p(float x) {
     return f_log(u) + (c == c ? c : 0);
 }
 /* The sine of an angle and some of a turn more. Whole turns go in double precision, of angles up to 10^14; what is
-   beyond a quarter turn comes back from the half. */
+   beyond a quarter turn comes back from the half. Larger angles, of which neighbours in single precision lie whole
+   turns apart, give a number from -1 to 1. */
 INLINE float sine(float x, double more) {
     const double n = fma(x, 0x1.45f306dc9c883p-3, 0x1.8p52) - 0x1.8p52;
     const double r = fma(n, -0x1.1a62633145c07p-52, fma(n, -0x1.921fb54442d18p+2, x)) + more;
-    const double a = fabs(r), rest = 0x1.921fb54442d18p+1 - a, b = (a < rest ? a : rest) * copysign(1, r), z = b * b;
+    const double a = fabs(r), rest = 0x1.921fb54442d18p+1 - a, less = a < rest ? a : rest;
+    const double b = (less < -2 ? -2 : less) * copysign(1, r), z = b * b;
     double q = fma(z, -0x1.9db30cf0af8dfp-26, 0x1.71969de297775p-19);
     q = fma(q, z, -0x1.a0190606db743p-13);
     q = fma(q, z, 0x1.11110fdb47a1p-7);

@@ -46,7 +46,7 @@ def _fresh(keep: bool, before: int, inputs: Given) -> tuple[Tensor, ...]:
         return outputs
     # states, one per WINDOW steps but for the first
     later = (value.shape[1] - 1) // native.WINDOW
-    return *outputs, torch.empty((*state.shape[:2], later, *state.shape[2:]), dtype=state.dtype)
+    return *outputs, state.new_empty((*state.shape[:2], later, *state.shape[2:]))
 
 
 def _forward(kernel: str, before: int, inputs: Given, outputs: Sequence[Tensor]) -> None:
@@ -66,7 +66,7 @@ def _backward(kernel: str, before: int, wanted: Sequence[bool], saved: Given, gr
     # the decay's gradient is dear
     decay = log_decay if wanted[len(tensors)] else None
     decay_grad = None if decay is None else native.fresh(decay)
-    bonuses = None if bonus is None else torch.empty((len(state), *bonus.shape), dtype=bonus.dtype)
+    bonuses = None if bonus is None else bonus.new_empty((len(state), *bonus.shape))
     native.call(
         kernel, "backward", *native.memory(tensors, log_decay, first, reset, bonus, before), marks,
         native.given(read_grad, value), state_grad, *found, decay_grad, bonuses, torch.get_num_threads(),

@@ -146,7 +146,7 @@ def _forward(kernel: Kernel, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     fields, sizes = _layout(kernel, tensors)
     real = tensors[0].real.dtype
     kind = real.to_complex() if kernel.complex else real
-    outputs = tuple(torch.empty(tensors[0].shape, dtype=kind) for _ in range(kernel.outputs))
+    outputs = tuple(torch.empty(tensors[0].shape, dtype=kind, device="cpu") for _ in range(kernel.outputs))
     native.call(kernel.engine, "forward", *fields, *outputs, *sizes, torch.get_num_threads())
     return outputs
 
@@ -165,7 +165,7 @@ class _Map(Function):
         fields, sizes = _layout(kernel, tensors)
         shape, blocks = tensors[0].shape, -(-sizes[0] // BLOCK)
         grads = [
-            torch.zeros((blocks, *shape[2:]), dtype=x.dtype) if kind == PARAM else torch.empty(x.shape, dtype=x.dtype)
+            x.new_zeros((blocks, *shape[2:])) if kind == PARAM else x.new_empty(x.shape)
             for x, kind in zip(tensors, kernel.kinds, strict=True)
         ]
         given = [native.dense(grad) for grad in grad_outputs]

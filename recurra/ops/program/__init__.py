@@ -37,7 +37,7 @@ def compiled(program: "torch.export.ExportedProgram") -> Callable[[Sequence[Tens
         raise Declined(reason)
     function = direct.function(engine, "step", real)
     # never written; one alike is made in half the time that one of a shape and a type takes
-    like, held = [torch.empty(x.shape, dtype=real) for x in like], lowered.inputs
+    like, held = [torch.empty(x.shape, dtype=real, device="cpu") for x in like], lowered.inputs
     pack = struct.Struct(f"{len(held) + len(like) + 1}q").pack
     empty_like, threads = torch.empty_like, torch.get_num_threads
     constants = any(x is not None for x in held)

@@ -49,7 +49,7 @@ def _fresh(keep: bool, kind: int, inputs: Given) -> tuple[Tensor, ...]:
     outputs = native.fresh(x), native.fresh(state)
     # the states that the backward needs
     shape = B, -(-T // 16), -(-D // 16) * 16, -(-N // 4) * 4
-    return (*outputs, torch.empty(shape, dtype=x.dtype)) if keep else outputs
+    return (*outputs, x.new_empty(shape)) if keep else outputs
 
 
 def _forward(kind: int, inputs: Given, outputs: Sequence[Tensor]) -> None:
@@ -68,8 +68,8 @@ def _backward(kind: int, wanted: Sequence[bool], saved: Given, grads: Given) -> 
     x, step, rate, write, query = tensors
     threads, wide, groups = _split(x, rate.shape[-1])
     x_grad, step_grad = (native.fresh(t) for t in (x, step))
-    rate_grad = torch.empty((len(x), *rate.shape), dtype=x.dtype)
-    write_grad, query_grad = (torch.empty((groups, *t.shape), dtype=t.dtype) for t in (write, query))
+    rate_grad = x.new_empty((len(x), *rate.shape))
+    write_grad, query_grad = (t.new_empty((groups, *t.shape)) for t in (write, query))
     native.call(
         "selective", "backward", *_fields(wide, *tensors, first, reset), kept, native.given(read_grad, x),
         state_grad, x_grad, step_grad, rate_grad, write_grad, query_grad, threads,

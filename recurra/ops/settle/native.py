@@ -30,7 +30,7 @@ def scan(record: Settle, state: State) -> tuple[Float[Tensor, "B T D"], State]:
     reset, valid = map(native.mask, (reset, valid))
     drive, hidden = (native.full(x, -1).contiguous() for x in (drive, hidden))
     recurrent, fast = (native.full(x, -1, -2).contiguous() for x in (recurrent, fast))
-    numbers = torch.tensor([decay, rate], dtype=torch.float64)
+    numbers = torch.tensor([decay, rate], dtype=torch.float64, device="cpu")
     read, hidden, fast = run("settle", loops, drive, recurrent, norm, hidden, fast, reset, valid, numbers)
     return read[..., :D], (hidden[:, :D], fast[:, :D, :D].mT.flatten(1))
 
