@@ -103,10 +103,11 @@ class Mixer(nn.Module, abc.ABC):
     def _pieces(self, x: Tensor, state: State, clock: Clock | None, *more: Tensor) -> tuple[Tensor, State]:
         """`mix`, where only numbers are wanted a long sequence piece by piece, so that what is made stays small.
 
-        On a CPU, that is: a GPU keeps the memory that it has had, and wants much to do at once.
+        Hooks within see whole sequences. On a CPU, that is: a GPU keeps the memory that it has had, and wants much to
+        do at once.
         """
         steps = max(LEAST, PIECE * x.shape[1] // max(1, x.numel()))
-        if x.shape[1] <= steps or not x.is_cpu or not unseen():
+        if x.shape[1] <= steps or not x.is_cpu or not unseen(*self.modules()):
             return self.mix(x, state, clock, *more)
         reads = []
         for start in range(0, x.shape[1], steps):

@@ -74,3 +74,12 @@ def test_an_implementation_that_is_asked_for_gets_all_at_once(lengths):
     with use("loop"):
         mixer(torch.randn(2, STEPS, 16))
     assert seen == [STEPS]
+
+
+@torch.no_grad()
+def test_hooks_within_see_whole_sequences(lengths):
+    listen, seen = lengths
+    mixer, records = listen(MIXERS["s5"](16)), []
+    with mixer.scan.register_forward_pre_hook(lambda _, given: records.append(given[0])):
+        mixer(torch.randn(2, STEPS, 16))
+    assert seen == [STEPS] and len(records) == 1

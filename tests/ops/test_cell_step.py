@@ -11,6 +11,7 @@ from recurra import MIXERS, Clock, use
 from recurra.ops import Rule, Scan, ShortConv, native as door
 from recurra.ops.cell import loop, rules
 from recurra.ops.grouped import native as grouped
+from recurra.ops.native import direct
 from recurra.parts.blocks import BlockLinear, beside
 from recurra.parts.cell import DenseCell
 from recurra.parts.conv import ShortConvolution
@@ -256,6 +257,39 @@ def test_blocks_beside_each_other(blocks, size):
         with layers[3].register_forward_hook(lambda *_: seen.append(1)):  # noqa: B023
             beside(layers, one, two)
         assert seen
+
+
+@torch.no_grad()
+def test_autocast_chooses_the_type_of_one_row_as_of_many():
+    layers, x = [BlockLinear(D, 2) for _ in range(4)], torch.randn(1, 1, D)
+    beside(layers, x, x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert beside(layers, x, x).dtype == beside(layers, *[torch.randn(9, 9, D)] * 2).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_a_default_device_is_not_where_steps_are_taken(name):
+    mixer, x, state = _stepped(name)
+    want = mixer(x, state)
+    for fresh in (mixer, copy.deepcopy(mixer)):
+        with torch.device("meta"):
+            for _ in range(2):
+                got = fresh(x, state)
+        for one, other in zip(leaves(got), leaves(want), strict=True):
+            assert_close(one, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_without_a_private_part_of_torch_there_are_no_plans(name, monkeypatch):
+    mixer, x, state = _stepped(name)
+    want, fresh = mixer(x, state), copy.deepcopy(mixer)
+    monkeypatch.setattr(direct, "TensorGuards", None)
+    monkeypatch.setattr(grouped, "_plans", {})
+    for one, other in zip(leaves(fresh(x, state)), leaves(want), strict=True):
+        assert_close(one, other)
+    assert _scan(fresh).plan is None and not grouped._plans
 
 
 def leaky(drive, recur, state, log_rate):

@@ -165,3 +165,5 @@ def test_sines_are_exact_to_a_rounding_whatever_the_angle():
     assert native.declines(way, (angles,)) is None
     for got, true in zip(pointwise(way, angles), (angles.double().sin(), angles.double().cos()), strict=True):
         assert (got - true).abs().max() <= torch.finfo(torch.float32).eps / 2
+    beyond = torch.linspace(40, 127, 64).exp2().expand(8, 64, 64).contiguous()
+    assert max(got.abs().max() for got in pointwise(way, beyond)) <= 1

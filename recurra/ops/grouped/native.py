@@ -37,11 +37,13 @@ def run(x: Float[Tensor, "*B HK"], weight: Float[Tensor, "H K K"]) -> Float[Tens
 
 def quick(inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor | None:
     """A few rows of two inputs through two matrices each, side by side, without gradients; None for what is not so."""
+    if torch.is_autocast_enabled("cpu"):
+        return None
     key, given = (inputs[0].shape, inputs[0].dtype, weights[0].shape), (*inputs, *weights)
     plan = _plans.get(key)
     done = None if plan is None else plan(*given)
     if done is None and (plan := _plan(given)) is not None:
-        if len(_plans) == PLANS:
+        if len(_plans) >= PLANS:
             _plans.clear()
         _plans[key], done = plan, plan(*given)
     return None if done is None else done[0]
@@ -56,7 +58,7 @@ def _plan(given: Sequence[Tensor]) -> Plan | None:
         return None
     if native.declines("grouped", *given) is not None:
         return None
-    made = torch.empty((*x.shape[:-1], 4 * x.shape[-1]), dtype=x.dtype)
+    made = x.new_empty((*x.shape[:-1], 4 * x.shape[-1]))
     return direct.again("grouped", "short", (made, rows, *groups[:2], *given), given, (made,))
 
 

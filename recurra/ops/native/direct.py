@@ -10,10 +10,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._C._dynamo import guards
 
 from recurra.ops import native
 from recurra.shapes import Tensor
+
+try:
+    from torch._C._dynamo.guards import TensorGuards
+except ImportError:
+    # a private part of torch's: without it steps go through the usual door
+    TensorGuards = None
 
 
 @functools.cache
@@ -30,16 +35,19 @@ def function(engine: str, name: str, real: torch.dtype) -> Callable[[bytes], int
 
 
 def alike(*tensors: Tensor) -> Callable[..., bool] | None:
-    """Whether others, as many, are of the same shapes, types and layouts in memory; None where C cannot read these.
+    """Whether others, as many, are of the same shapes, types and layouts in memory; None where C cannot read these, or
+    torch has no such look.
 
     The very same tensor twice, or a mode of torch's that wants to see what is computed, is unlike. Torch's compiler
     keeps such a look at tensors for itself: it takes a twentieth of a microsecond for each, where Python's takes one.
     """
-    if not all(type(x) in (Tensor, nn.Parameter) and x.is_cpu and not (x.is_neg() or x.is_conj()) for x in tensors):
+    if TensorGuards is None or not all(
+        type(x) in (Tensor, nn.Parameter) and x.is_cpu and not (x.is_neg() or x.is_conj()) for x in tensors
+    ):
         return None
     sizes: list[Any] = [list(x.shape) for x in tensors]
     steps: list[Any] = [[_step(*pair) for pair in zip(x.shape, x.stride(), strict=True)] for x in tensors]
-    return guards.TensorGuards(*tensors, dynamic_dims_sizes=sizes, dynamic_dims_strides=steps).check
+    return TensorGuards(*tensors, dynamic_dims_sizes=sizes, dynamic_dims_strides=steps).check
 
 
 def _step(size: int, stride: int) -> int | None:
@@ -62,7 +70,7 @@ def again(
     numbers = [0 if x is None else x for x in arguments if not isinstance(x, Tensor)]
     order, count = iter(range(len(places), len(places) + len(numbers))), len(arguments)
     pick = operator.itemgetter(*(places[id(x)] if isinstance(x, Tensor) else next(order) for x in arguments))
-    pack, like = struct.Struct(f"{count}q").pack, [torch.empty(x.shape, dtype=real) for x in made]
+    pack, like = struct.Struct(f"{count}q").pack, [torch.empty(x.shape, dtype=real, device="cpu") for x in made]
     make, place, number_of_threads = torch.empty_like, Tensor.data_ptr, torch.get_num_threads
 
     def call(*given: Tensor) -> list[Tensor] | None:
