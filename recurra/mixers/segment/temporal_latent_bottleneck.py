@@ -37,7 +37,9 @@ class TemporalLatentBottleneck(Mixer):
     a segment in both directions, which cannot stream; what the slow states read is the same). Positions are
     rotations by the place in the segment, in place of added waves. The slow states are told apart by where they start;
     the authors' code instead adds a code to them at every segment, which adds up. There is one block of each kind, and
-    y is what a residual stream is to be given.
+    y is what a residual stream is to be given. Nothing holds S, a residual stream over segments, within bounds: it
+    grows with their number (to 2e4 in a million untrained steps, where float32 leaves float64 by 3e-5), and a segment
+    changes the norm of S, which is all that is read of it, the less the more there have been.
 
     State: (S, (kept, past)): the slow states before the open segment `(B, N, D)`, keys, values and f of its steps
     `(B, segment - 1, 3 D)`, zeros after the last, and how many they are `(B,)`; float32 (float64 if the parameters
