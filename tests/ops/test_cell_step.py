@@ -292,6 +292,21 @@ def test_without_a_private_part_of_torch_there_are_no_plans(name, monkeypatch):
     assert _scan(fresh).plan is None and not grouped._plans
 
 
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_a_transform_is_seen_before_and_after_plain_steps(name):
+    mixer, x, state = _stepped(name, batch=3)
+    with use("loop"):
+        want = mixer(x, state)[0]
+    several = torch.vmap(lambda x: mixer(x, state)[0])
+    for _ in range(2):
+        assert_close(several(x[None])[0], want)
+        plan, _scan(mixer).plan = _scan(mixer).plan, None
+        assert plan is not None
+        assert_close(mixer(x, state)[0], want)
+        assert _scan(mixer).plan is not None
+
+
 def leaky(drive, recur, state, log_rate):
     """A cell of nobody's."""
     h, trace = state

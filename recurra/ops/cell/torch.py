@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional as F
 
+from recurra.ops import native
 from recurra.ops.cell import Cell, Rule, rules
 from recurra.shapes import Bool, Float, Int, Tensor
 
@@ -26,7 +27,7 @@ FUSED: dict[Rule, Callable[..., Any]] = {
 
 
 def declines(record: Cell, state: tuple[Tensor, ...]) -> str | None:
-    """Rules that torch does not fuse, blocks, and drives that are there already."""
+    """Rules that torch does not fuse, blocks, drives that are there already, and transforms of functions."""
     rule, weight = record.rule, record.weight
     if rule not in FUSED:
         return f"torch fuses {', '.join(x.name for x in FUSED)}, not {rule.name}"
@@ -38,6 +39,8 @@ def declines(record: Cell, state: tuple[Tensor, ...]) -> str | None:
         return f"torch projects the state of lstm, not of {rule.name}"
     if record.project is not None and len(record.project) == record.project.shape[1]:
         return "torch takes a projection to another width only"
+    if native.transformed():
+        return "torch.vmap and forward-mode derivatives do not know torch's functions"
     return None
 
 

@@ -212,7 +212,7 @@ def declines(engine: str, *tensors: Tensor | None, narrow: Sequence[Tensor | Non
             return f"the kernels run on a CPU, not on {x.device}"
         if not x.numel():
             return "there is nothing to compute"
-    if not torch.compiler.is_compiling() and _transformed():
+    if not torch.compiler.is_compiling() and transformed():
         return "torch.func, torch.vmap and forward-mode derivatives cannot see into the kernels"
     if torch.compiler.is_exporting():
         return "an exported graph runs where this library is not"
@@ -221,7 +221,7 @@ def declines(engine: str, *tensors: Tensor | None, narrow: Sequence[Tensor | Non
     return missing(engine, reals.pop())
 
 
-def _transformed() -> bool:
+def transformed() -> bool:
     """Whether tensors stand for many, or carry derivatives: their numbers alone are not all that must come through."""
     return forward_ad._current_level >= 0 or _functorch.maybe_current_level() is not None
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
@@ -40,9 +41,13 @@ def declines(record: Walk, state: State) -> str | None:
     kinds = {x.dtype for x in tensors}
     if record.way.key is None:
         return "it is not said what the function knows"
+    if any(_altered(x) for part in record.way.parts for x in part.modules()):
+        return "a part has hooks, a parametrisation or another's forward, which the kernels would not see"
+    if len({id(x) for x in record.way.weights}) < len(record.way.weights):
+        return "one weight is given twice"
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return "torch.compile cannot see into the kernels"
-    if native._transformed():
+    if native.transformed():
         return "torch.func, torch.vmap and forward-mode derivatives cannot see into the kernels"
     if torch.is_autocast_enabled("cpu"):
         return "autocast chooses types call by call"
@@ -74,6 +79,18 @@ def scan(record: Walk, state: State) -> tuple[tuple[State, State], State]:
     return (before, made), last
 
 
+def _altered(module: nn.Module) -> bool:
+    """Whether calling a module may do other than its class says, or its class is not one that was here to be read."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+        or not type(module).__module__.startswith(("torch.nn.modules.", "recurra."))
+    )
+
+
 def _rows(batch: int) -> int:
     """How many rows of the batch go together: few enough that threads have some each."""
     return 1 if batch == 1 else 2 if batch <= 4 else 4
@@ -89,7 +106,8 @@ def _block(record: Walk, state: State) -> tuple[int, State, State]:
 def _key(record: Walk, state: State) -> tuple:
     way, ready, *_ = record
     tensors = *((x.shape[1:], x.dtype) for x in leaves(state)), *((x.shape[2:], x.dtype) for x in leaves(ready))
-    return way.key, tuple((x.shape, x.dtype) for x in way.weights), tensors, _rows(len(record.full))
+    types = tuple(type(x) for part in way.parts for x in part.modules())
+    return way.key, types, tuple((x.shape, x.dtype) for x in way.weights), tensors, _rows(len(record.full))
 
 
 def _forward(record: Walk, state: State) -> Side | str:
