@@ -260,7 +260,7 @@ def in_turn(
 
     # pieces shorter than a segment are of many lengths, of which each would be compiled by itself
     known = meet.key if segments.query.shape[2] > room.shape[1] else None
-    way = Way(whole, meet.weights, known, makes=True)
+    way = Way(whole, meet.weights, known, meet.parts, makes=True)
     for some in segments.together():
         ready = prepare(*(x.flatten(0, 1) for x in (some.query, some.kept, some.place)))
         ready = each(lambda x: x.unflatten(0, (batch, -1)), ready)

@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
+from recurra.mixers import MIXERS
 from recurra.ops import native as door
+from recurra.ops.scan import use
 from recurra.ops.walk import Walk, Way, loop, native
 from recurra.ops.walk.choose import walk
 from recurra.state import each, leaves
@@ -167,3 +170,43 @@ def test_what_must_be_seen_call_by_call_is_declined():
     seen = []
     torch.vmap(lambda x: (seen.append(native.declines(record._replace(start=x), x)), x)[1])(memory[None])
     assert "vmap" in seen[0]
+
+
+def _hooked(part):
+    part.register_forward_hook(lambda module, given, y: 2 * y)
+
+
+def _parametrised(part):
+    parametrize.register_parametrization(part, "weight", nn.Softplus())
+
+
+def _replaced(part):
+    forward = part.forward
+    part.forward = lambda x: 2 * forward(x)
+
+
+@pytest.mark.parametrize("alter", [_hooked, _parametrised, _replaced])
+@pytest.mark.parametrize("name", ["rmt", "armt", "lm2", "block_recurrent", "temporal_latent_bottleneck"])
+def test_a_part_that_was_altered_is_called(name, alter):
+    """What was made of the same shapes before knows nothing of it."""
+    mixer, x = MIXERS[name](8, segment=4).double(), torch.randn(2, 13, 8, dtype=torch.float64)
+    parts = {
+        "rmt": "feed_forward.up", "armt": "memory_key", "lm2": "memory_gate", "block_recurrent": "hidden",
+        "temporal_latent_bottleneck": "up.out",
+    }  # fmt: skip
+    with torch.no_grad():
+        for weight in mixer.parameters():
+            # some begin as zeros
+            weight.add_(0.1 * torch.randn_like(weight))
+    plain = mixer(x)[0]
+    alter(mixer.get_submodule(parts[name]))
+    found = mixer(x)[0]
+    with use("loop"):
+        assert_close(found, mixer(x)[0], rtol=1e-10, atol=1e-12)
+    assert not torch.allclose(found, plain)
+
+
+def test_a_weight_that_is_given_twice_is_declined():
+    shared = nn.Parameter(torch.ones(3))
+    record, memory = _of(lambda x: x * shared * shared, shared, shared, key=("twice",))
+    assert "twice" in (native.declines(record, memory) or "")

@@ -120,7 +120,7 @@ class ARMT(Mixer):
             self.memory_write,
         )
         weights = (weight for part in parts for weight in part.parameters())
-        meet = Way(partial(self._meet, three), (*ready, *weights), (ARMT, self.heads))
+        meet = Way(partial(self._meet, three), (*ready, *weights), (ARMT, self.heads), parts)
         return in_turn(
             self._prepare, meet, partial(self._write, *ready), self._read,
             torch.cat([x, self.memory_query(x)], -1), x[..., :0], state, self.initial_state(len(x)), clock,

@@ -94,13 +94,9 @@ class BlockRecurrent(Mixer):
         kept, query = linear(x, self.key, self.value, self.query, self.state_query).chunk(2, -1)
         # the same for every segment, and what states give is needed by their segment's steps and by themselves
         give = partial(self._give, self._four())
-        weights = (
-            *give.args,
-            self.identity,
-            self.gate,
-            *(weight for part in (self.norm, self.hidden, self.candidate) for weight in part.parameters()),
-        )
-        way = Way(partial(self._write, give), weights, (BlockRecurrent, self.heads))
+        parts = self.norm, self.hidden, self.candidate
+        weights = *give.args, self.identity, self.gate, *(weight for part in parts for weight in part.parameters())
+        way = Way(partial(self._write, give), weights, (BlockRecurrent, self.heads), parts)
         ((states, earlier, had), opened), ((first, none, never), start) = state, self.initial_state(len(x))
         y, ((states, _, earlier, now), opened) = through(
             as_kept, way, self._read, query, kept,

@@ -84,7 +84,8 @@ class LM2(Mixer):
         """Write every full segment, then read for all steps at once."""
         kept = torch.cat([self.key(x), self.value(x), x], -1)
         query = torch.cat([self.query(x), self.read_query(x)], -1)
-        way = Way(self._write, (self.write_query.weight, self.memory_gate.weight), (LM2,))
+        parts = self.write_query, self.memory_gate
+        way = Way(self._write, tuple(part.weight for part in parts), (LM2,), parts)
         return through(self._prepare, way, self._read, query, kept, state, self.initial_state(len(x)), clock)
 
     def _read(self, slots: Tensor, query: Tensor, ready: tuple[Tensor, ...], place: Tensor) -> Float[Tensor, "M Q D"]:

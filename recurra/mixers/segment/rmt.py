@@ -81,10 +81,9 @@ class RMT(Mixer):
         # the same for every segment, and what a memory gives is needed by its segment's steps and by itself
         give = partial(self._give, torch.cat([project.weight for project in (self.query, self.key, self.value)]))
         (memory, opened), (first, none) = state, self.initial_state(len(x))
-        weights = [x.weight for x in (self.enter, self.norm, self.leave, self.out)]
-        way = Way(
-            partial(self._write, give), (*give.args, *weights, *self.feed_forward.parameters()), (RMT, self.heads)
-        )
+        parts = self.enter, self.norm, self.leave, self.out, self.feed_forward
+        weights = *give.args, *(weight for part in parts for weight in part.parameters())
+        way = Way(partial(self._write, give), weights, (RMT, self.heads), parts)
         y, ((memory, _), opened) = through(
             self._split, way, self._read, query, kept,
             ((memory, give(memory, x.dtype)), opened), ((first, give(first, x.dtype)), none), clock,

@@ -84,7 +84,7 @@ class TemporalLatentBottleneck(Mixer):
         start = self.initial_state(len(x))
         parts = self.down.key, self.down.value, self.down.out, self.up, *self.norms[2:], *self.feed_forward[1:]
         weights = tuple(weight for part in parts for weight in part.parameters())
-        meet = Way(self._meet, weights, (TemporalLatentBottleneck, self.heads))
+        meet = Way(self._meet, weights, (TemporalLatentBottleneck, self.heads), parts)
         return in_turn(self._prepare, meet, self._write, _found, query, kept, state, start, clock)
 
     def _prepare(

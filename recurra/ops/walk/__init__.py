@@ -8,6 +8,8 @@ of it and one of its gradient, and walks all segments in one call, rows of the b
 from collections.abc import Callable
 from typing import NamedTuple
 
+from torch import nn
+
 from recurra.shapes import Bool, State, Tensor
 
 
@@ -20,6 +22,7 @@ class Way(NamedTuple):
     function: Callable[[State, State], tuple[State, State]]
     weights: tuple[Tensor, ...] = ()  # all tensors that the function knows by itself, none made of another
     key: tuple | None = None  # the same where the same is computed of tensors of the same shapes; None: not said
+    parts: tuple[nn.Module, ...] = ()  # that it calls; what their calls do is read once, so none may be altered
     makes: bool = False  # something of every segment, and not only a memory of full ones
 
 
