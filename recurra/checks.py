@@ -70,7 +70,8 @@ def of_types(function: Callable[..., Any], keywords: Mapping[str, Any]) -> None:
         kinds = _kinds(known[name].annotation) if name in known else ()
         if kinds and not any(_is(kind, value) for kind in kinds):
             raise ValueError(f"{name} is {_shown(value)}: it must be {' or '.join(map(_word, kinds))}")
-        if isinstance(value, int) and abs(value) >= 2**63:
+        numbers = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(x, int) and abs(x) >= 2**63 for x in numbers):
             raise ValueError(f"{name} is {_shown(value)}: it must be less than 2**63")
 
 
@@ -94,7 +95,7 @@ def _is(kind: Any, value: Any) -> bool:
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
     return isinstance(value, kind)
 
 

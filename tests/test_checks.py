@@ -82,8 +82,9 @@ def test_another_type_is_named_with_the_right_one(keyword, values, rule):
 def test_what_is_refused_is_shown_in_part():
     with pytest.raises(ValueError, match=r"^size is 'aaa(a+)\.\.\.: it must"):
         of_types(something, {"size": "a" * 10**6})
-    with pytest.raises(ValueError, match=r"less than 2\*\*63"):
-        of_types(something, {"size": 10**30})
+    for given in ({"size": 10**30}, {"sizes": [10**30]}, {"shares": [0.5, 10**400]}, {"share": 10**400}):
+        with pytest.raises(ValueError, match=r"less than 2\*\*63"):
+            of_types(something, given)
 
 
 @pytest.mark.parametrize(
