@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
 from recurra.ops.descent import Descent, DescentState, Net, chunk
 from recurra.ops.descent.layout import layout
 from recurra.ops.descent.loop import counted
+from recurra.ops.once import once_differentiable
 from recurra.shapes import Tensor
 
 MOST = 8  # layers that the kernel has room for

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
 from recurra.ops.native import KERNELS
+from recurra.ops.once import once_differentiable
 from recurra.shapes import Tensor
 
 Given = Sequence[Any]  # tensors, and None where there is none

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
 from recurra.ops.cell import Rule, emit
 from recurra.ops.cell.trace import Traced, Untraceable, trace
+from recurra.ops.once import once_differentiable
 from recurra.shapes import Tensor
 
 FEW = 1 << 14  # numbers that are mapped sooner than a kernel is called

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from recurra.ops import native
 from recurra.ops.native import direct
+from recurra.ops.once import once_differentiable
 from recurra.ops.program.stages import Declined, Lowered
 from recurra.ops.walk import Walk, emit, trace
 from recurra.ops.walk.trace import Pair
