@@ -19,17 +19,28 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(backward)
     def once(ctx: Any, *grads: Tensor | None) -> Any:
-        with torch.no_grad():
-            found = backward(ctx, *grads)
         if not torch.is_grad_enabled():
-            return found
-        known = [x for x in (*grads, *ctx.saved_tensors) if x is not None and x.requires_grad]
+            return backward(ctx, *grads)
+        read = _Read(ctx)
+        with torch.no_grad():
+            found = backward(read, *grads)
+        known = [x for x in (*grads, *read.saved_tensors) if x is not None and x.requires_grad]
         several = found if isinstance(found, tuple) else (found,)
         made = iter(_Refusal.apply(len(known), *known, *(x for x in several if x is not None)))
         several = tuple(None if x is None else next(made) for x in several)
         return several if isinstance(found, tuple) else several[0]
 
     return once
+
+
+class _Read:
+    """A context whose saved tensors are read once: a checkpoint hands each out a single time."""
+
+    def __init__(self, ctx: Any) -> None:
+        self._ctx, self.saved_tensors = ctx, ctx.saved_tensors
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ctx, name)
 
 
 class _Refusal(Function):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch.nn import functional as F
 
 from recurra.ops import LOG_SUM, MAX_PLUS, MIN_MAX, SUM, Delta, Diag, LowRank, Outer, Scan, Selective, ShortConv, native
@@ -320,6 +321,17 @@ def test_a_second_derivative_is_refused():
     # asked of one tensor, nothing is gone through but what leads to it
     with pytest.raises(RuntimeError, match="once_differentiable"):
         torch.autograd.grad((grad + drive.square()).sum(), drive)
+
+
+@needs_compiler
+def test_a_checkpoint_may_ask_for_a_graph_of_the_gradient():
+    record, state = _diag(SUM, 2, 5, 3)
+    drive = record.drive.requires_grad_()
+    scan = lambda x: IMPLEMENTATIONS[Diag][0].scan(record._replace(drive=x), state)[0]  # noqa: E731
+    (plain,) = torch.autograd.grad(scan(drive).square().sum(), drive)
+    kept = torch.utils.checkpoint.checkpoint(scan, drive, use_reentrant=False)
+    (grad,) = torch.autograd.grad(kept.square().sum(), drive, create_graph=True)
+    assert torch.equal(grad, plain) and grad.requires_grad
 
 
 @needs_compiler

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from recurra.ops.block import Block, chunk as block_chunk
 from recurra.ops.cell import Cell, Rule, loop
 from recurra.ops.cell.trace import Traced, Untraceable, gathered, reachable, trace
 from recurra.ops.diag import Diag, chunk as diag_chunk
+from recurra.ops.once import once_differentiable
 from recurra.shapes import Float, Tensor
 
 MOST = 40  # guesses

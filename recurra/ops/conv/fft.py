@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from recurra.ops.conv import ShortConv
 from recurra.ops.conv.chunk import finish
+from recurra.ops.once import once_differentiable
 from recurra.ops.steps import gaps, restart
 from recurra.shapes import Float, Tensor
 

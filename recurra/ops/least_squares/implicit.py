@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from recurra.ops.least_squares import LeastSquares, halves
+from recurra.ops.once import once_differentiable
 from recurra.ops.outer import Outer
 from recurra.shapes import Float, Tensor
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from recurra.ops.linear_system import LinearSystem, loop
+from recurra.ops.once import once_differentiable
 from recurra.ops.steps import gaps
 from recurra.ops.turn import turned
 from recurra.shapes import Bool, Float, Int, Tensor

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
+from recurra.ops.once import once_differentiable
 from recurra.ops.projection import Projection, Rule
 from recurra.ops.projection.loop import changes
 from recurra.ops.steps import product, restart

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from recurra.ops.once import once_differentiable
 from recurra.ops.state_space import StateSpace
 from recurra.ops.steps import by_step, gaps
 from recurra.ops.turn import turned
