@@ -7,11 +7,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.compiler import is_compiling
 
 from recurra.clock import Clock
-from recurra.ops.scan import unseen
+from recurra.ops.native import transformed
+from recurra.ops.scan import asked, unseen
 from recurra.parts.cell import part
 from recurra.shapes import Float, State, Tensor, state_zeros
+from recurra.state import each, rows
 
 # numbers of x that are mixed at once where only numbers are wanted: what is made of more is mapped anew each time
 PIECE = 1 << 21
@@ -64,13 +67,15 @@ class Mixer(nn.Module, abc.ABC):
 
         Raises:
             ValueError: the clock has another shape than x, or a `dt` that this architecture has no use for, or it has
-                no use for `first`.
+                no use for `first`; or torch.func cannot see into it.
         """
-        if first is None and clock is None and state is not None and 0 < x.numel() <= PIECE:
+        looked_through = not is_compiling() and transformed()
+        if first is None and clock is None and state is not None and 0 < x.numel() <= PIECE and not looked_through:
             return self.mix(x, state, None)
         if first is not None and not self.shares:
             raise ValueError(f"{type(self).__name__} reads nothing of another layer: it cannot use `first`")
-        return self.in_order(self._pieces, x, state, clock, *(() if first is None else (first,)))
+        run = self._looked_through if looked_through else self._pieces
+        return self.in_order(run, x, state, clock, *(() if first is None else (first,)))
 
     def in_order(
         self,
@@ -87,6 +92,8 @@ class Mixer(nn.Module, abc.ABC):
             self._check(x, clock)
         if x.shape[1] == 0:
             return x, state
+        if len(x) == 0:
+            return self._nobody(run, x, state, *more)
         valid = None if clock is None else clock.valid
         if clock is None or valid is None:
             return run(x, state, clock, *more)
@@ -96,9 +103,33 @@ class Mixer(nn.Module, abc.ABC):
         happened = valid.gather(1, order)[..., None]
         return torch.empty_like(y).scatter(1, index, y.masked_fill(~happened, 0)), state
 
+    def _nobody(
+        self, run: Callable[..., tuple[Tensor, State]], x: Tensor, state: State, *more: Tensor
+    ) -> tuple[Tensor, State]:
+        """A batch of no rows: one of zeros is run, and none of it kept, so that shapes, types and graph are a batch's.
+
+        The clock is not asked: nobody's steps are numbered.
+        """
+        y, state = run(_one_more(x), each(_one_more, state), None, *map(_one_more, more))
+        return y[:0], rows(state, slice(0))
+
     def zeros(self, *shape: int) -> Float[Tensor, "..."]:
         """Zeros for a state: on the parameters' device, in float32 or, if they are, float64."""
         return state_zeros(next(self.parameters()), *shape)
+
+    def _looked_through(self, *given: Any) -> tuple[Tensor, State]:
+        """`mix` of tensors that stand for many, or carry derivatives.
+
+        Raises:
+            ValueError: it is made of what torch cannot see into.
+        """
+        try:
+            return self.mix(*given)
+        except RuntimeError as error:
+            advice = "call it on plain tensors" if asked() == "loop" else 'try it inside `with recurra.use("loop")`'
+            raise ValueError(
+                f"{type(self).__name__} cannot run under torch.vmap, torch.func or forward-mode derivatives: {advice}"
+            ) from error
 
     def _pieces(self, x: Tensor, state: State, clock: Clock | None, *more: Tensor) -> tuple[Tensor, State]:
         """`mix`, where only numbers are wanted a long sequence piece by piece, so that what is made stays small.
@@ -122,6 +153,11 @@ class Mixer(nn.Module, abc.ABC):
                 raise ValueError(f"the clock is {tuple(told.shape)}, x is {tuple(x.shape[:2])}: they must agree")
         if clock.dt is not None and not self.timed:
             raise ValueError(f"{type(self).__name__} has no notion of time: it cannot honour Clock.dt")
+
+
+def _one_more(x: Tensor) -> Tensor:
+    """`x` and a row of zeros."""
+    return torch.cat([x, x.new_zeros(1, *x.shape[1:])])
 
 
 class OnePart(Mixer):

@@ -167,6 +167,20 @@ def test_rows_do_not_touch(name):
 
 
 @each_mixer
+def test_a_batch_of_no_rows_is_a_batch(name):
+    mixer = build(name)
+    _, state = mixer(torch.randn(2, 7, WIDTH, dtype=torch.float64))
+    x = torch.randn(0, 7, WIDTH, dtype=torch.float64, requires_grad=True)
+    y, nobody = mixer(x, None, timed(mixer, Clock(torch.zeros(0, 7).bool(), torch.ones(0, 7).bool()), 7, 0))
+    assert y.shape == x.shape and y.dtype == x.dtype
+    close(nobody, states.rows(state, slice(0)))
+    grads = torch.autograd.grad(y.sum(), [x, *mixer.parameters()], allow_unused=True)
+    assert grads[0] is not None and all(g is None or (g == 0).all() for g in grads)
+    with torch.no_grad():
+        assert mixer(x[:, :1], nobody)[0].shape == (0, 1, WIDTH)
+
+
+@each_mixer
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_state_keeps_its_size_and_type(name, dtype):
     mixer = build(name, dtype)

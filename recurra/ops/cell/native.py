@@ -75,9 +75,11 @@ def _written(rule: Rule) -> Kernel | str:
 def declines(record: Cell, state: tuple[Tensor, ...]) -> str | None:
     """A rule that makes its own products or has no trace, a projected state, or what no kernel takes."""
     looks = [x if x is None else (x.shape, x.dtype, x.is_cpu) for x in (*record[1:], *state)]
-    # the compiler looks through caches, and says so; what tensors stand for under a transform is not in their looks
-    verdict = _judged if torch.compiler.is_compiling() or native.transformed() else _verdict
-    return verdict(record.rule, *looks)
+    # the compiler looks through caches, and says so
+    if torch.compiler.is_compiling():
+        return _judged(record.rule, *looks)
+    # what tensors stand for is not in their looks; nor can a rule be traced there
+    return native.TRANSFORMED if native.transformed() else _verdict(record.rule, *looks)
 
 
 def yields(record: Cell, state: tuple[Tensor, ...]) -> str | None:

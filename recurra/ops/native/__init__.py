@@ -46,6 +46,7 @@ log = logging.getLogger("recurra")
 
 Function = Callable[[bytes, int], int]
 FULL = "no memory for the {} kernel's scratch"
+TRANSFORMED = "torch.func, torch.vmap and forward-mode derivatives cannot see into the kernels"
 
 
 # engine -> C that was written from a trace; every other engine's lies here in a file
@@ -213,7 +214,7 @@ def declines(engine: str, *tensors: Tensor | None, narrow: Sequence[Tensor | Non
         if not x.numel():
             return "there is nothing to compute"
     if not torch.compiler.is_compiling() and transformed():
-        return "torch.func, torch.vmap and forward-mode derivatives cannot see into the kernels"
+        return TRANSFORMED
     if torch.compiler.is_exporting():
         return "an exported graph runs where this library is not"
     if torch.compiler.is_compiling() and engine not in KERNELS:
