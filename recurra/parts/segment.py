@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from recurra.checks import at_least
 from recurra.clock import Clock
+from recurra.ops.attention import attention
 from recurra.ops.walk import Walk, Way
 from recurra.ops.walk.choose import walk
 from recurra.ops.walk.loop import choose as choose
 from recurra.parts.rotary import count, rotary_turns, rotate
-from recurra.parts.window import attend
 from recurra.shapes import Bool, Float, Int, State, Tensor
 from recurra.state import each
 
@@ -164,7 +164,7 @@ def _so_far(kept: Float[Tensor, "B R F"], past: Int[Tensor, " B"]) -> Float[Tens
 
 
 def through(
-    prepare: Callable[[Tensor], State],
+    prepare: Callable[[Tensor, Tensor, Tensor], State],
     write: Callable[[State, State], State] | Way,
     read: Callable[[State, Tensor, State, Tensor], Tensor],
     query: Float[Tensor, "B T G"],
@@ -178,11 +178,12 @@ def through(
     Memories of no more than AT_ONCE segments are in use.
 
     Args:
-        prepare: from what is kept of segments `(N, C, F)`, all of theirs that needs no memory, each tensor `(N, ...)`.
-        write: from a memory and what is prepared of a full segment, the memory after it; a `Way`, which may run in C,
-            makes nothing else.
-        read: from memories `(N, ...)` and the query, what is prepared and the place (or `(1, Q)`, if it is the same)
-            of as many segments, what the queries read.
+        prepare: from the query, what is kept and the place (or `(1, Q)`, if it is the same) of segments `(N, ...)`, all
+            of theirs that needs no memory, each tensor `(N, ...)`.
+        write: from a memory and what is prepared of a full segment, the memory after it; or a `Way`, which may run in
+            C, and may make of every segment what its queries read.
+        read: from memories, or what the way makes, `(N, ...)`, and the query, what is prepared and the place of as many
+            segments, what the queries read.
         query: of every step, what only it needs.
         kept: of every step, what later steps of its segment need, and the memory when the segment is full.
         state: the memory before the first segment, and the open segment.
@@ -190,14 +191,28 @@ def through(
         clock: when steps happen.
     """
     memory, opened = state
+    size, batch = opened[0].shape[1] + 1, len(query)
     segments, opened = arrange(query, kept, opened, clock)
-    y, batch = [], len(query)
+    way = write if isinstance(write, Way) else Way(lambda memory, ready: (write(memory, ready), ()))
+    way = way._replace(key=_known(way, segments, size))
+    y = []
     for some in segments.together():
-        ready = prepare(some.kept.flatten(0, 1))
-        before, memory = remember(write, memory, start[0], some, ready)
-        found = read(before, some.query.flatten(0, 1), ready, some.place.flatten(0, 1))
-        y.append(found.unflatten(0, (batch, -1)))
+        asked, place = some.query.flatten(0, 1), some.place.flatten(0, 1)
+        ready = prepare(asked, some.kept.flatten(0, 1), place)
+        (before, made), memory = walk(
+            Walk(way, each(lambda x: x.unflatten(0, (batch, -1)), ready), start[0], some.fresh, some.full), memory
+        )
+        found = each(lambda x: x.flatten(0, 1), made if way.makes else before)
+        y.append(read(found, asked, ready, place).unflatten(0, (batch, -1)))
     return segments.in_time(torch.cat(y, 1) if len(y) > 1 else y[0]), (memory, opened)
+
+
+def _known(way: Way, segments: Segments, size: int) -> tuple | None:
+    """The way's key, but not if it makes something of pieces shorter than a segment.
+
+    They are of many lengths, of which each would be compiled by itself.
+    """
+    return way.key if not way.makes or segments.query.shape[2] == size else None
 
 
 def within(
@@ -216,7 +231,7 @@ def within(
     return segments.in_time(torch.cat(y, 1)), opened
 
 
-def as_kept(kept: Tensor) -> Tensor:
+def as_kept(query: Tensor, kept: Tensor, place: Tensor) -> Tensor:
     """Nothing can be prepared."""
     return kept
 
@@ -258,9 +273,8 @@ def in_turn(
         grid = _filled(new, room.shape[1] + 1)
         return write(memory, grid), (mine, grid)
 
-    # pieces shorter than a segment are of many lengths, of which each would be compiled by itself
-    known = meet.key if segments.query.shape[2] > room.shape[1] else None
-    way = Way(whole, meet.weights, known, meet.parts, makes=True)
+    way = Way(whole, meet.weights, meet.key, meet.parts, makes=True)
+    way = way._replace(key=_known(way, segments, room.shape[1] + 1))
     for some in segments.together():
         ready = prepare(*(x.flatten(0, 1) for x in (some.query, some.kept, some.place)))
         ready = each(lambda x: x.unflatten(0, (batch, -1)), ready)
@@ -311,39 +325,11 @@ def _filled(new: Float[Tensor, "B Q M"], size: int) -> Float[Tensor, "B C M"]:
     return F.pad(new, (0, 0, 0, size - new.shape[1])) if new.shape[1] < size else new
 
 
-def remember(
-    write: Callable[[State, State], State] | Way, memory: State, start: State, segments: Segments, ready: State
-) -> tuple[State, State]:
-    """What each segment remembers, and what is remembered after the last: a loop over segments, not steps.
-
-    Args:
-        write: from a memory and what is prepared of a full segment, the memory after it.
-        memory: before the first segment.
-        start: the memory of a sequence that begins.
-        segments: that are written.
-        ready: what is prepared of all, `(N, ...)` for N = B S, a row's own side by side.
-
-    Returns:
-        The memory before every segment, `(N, ...)`; and the one after all.
-    """
-    way = write if isinstance(write, Way) else Way(lambda memory, ready: (write(memory, ready), ()))
-    ready = each(lambda x: x.unflatten(0, (len(segments.full), -1)), ready)
-    (before, _), memory = walk(Walk(way, ready, start, segments.fresh, segments.full), memory)
-    return each(lambda x: x.flatten(0, 1), before), memory
-
-
 def _written(write: Callable[[State, Tensor], State], memory: State, grid: Tensor, full: Bool[Tensor, " B"]) -> State:
     """The memory after a segment, in the rows where it is full."""
     if bool(full.all()):
         return write(memory, grid)
     return choose(full, write(memory, grid), memory) if bool(full.any()) else memory
-
-
-def apart(ready: State, batch: int) -> list[State]:
-    """What is there of every segment, from `(N, ...)` of all rows' segments: a `(B, ...)` for each of a row's."""
-    if isinstance(ready, torch.Tensor):
-        return list(ready.unflatten(0, (batch, -1)).unbind(1))
-    return list(zip(*(apart(part, batch) for part in ready), strict=True))
 
 
 def turned(x: Float[Tensor, "B T H K"], positions: Int[Tensor, "N T"], base: float) -> Float[Tensor, "B T H K"]:
@@ -359,9 +345,9 @@ def attend_open(
     base: float,
 ) -> Float[Tensor, "N Q H V"]:
     """Softmax attention of every query to the steps of its segment up to its own, turned by their places."""
-    places = torch.arange(key.shape[1], device=key.device)
-    query, key = turned(query, place, base), turned(key, places[None], base)
-    return attend(query, key, value, places <= place[..., None])
+    places = torch.arange(key.shape[1], device=key.device)[None]
+    query, key = turned(query, place, base), turned(key, places, base)
+    return attention(query, key, value, torch.zeros_like(place), place)
 
 
 def linear(x: Float[Tensor, "*B D"], *maps: nn.Linear) -> Float[Tensor, "*B F"]:

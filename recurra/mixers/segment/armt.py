@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.ops.attention import attention
 from recurra.ops.walk import Way
 from recurra.parts.cross import FeedForward
 from recurra.parts.heads import divide
@@ -156,7 +157,7 @@ class ARMT(Mixer):
         """What steps find in the memory and in their segment."""
         recalled, query = own
         key, value = made.unflatten(-1, (2, self.heads, -1)).unbind(2)
-        read = attend(query, key, value, torch.arange(key.shape[1], device=key.device) <= place[..., None])
+        read = attention(query, key, value, torch.zeros_like(place), place)
         return recalled + self.out(read.flatten(-2))
 
     def _write(

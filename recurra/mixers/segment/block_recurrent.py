@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.ops.attention import attention
 from recurra.ops.walk import Way
 from recurra.parts.heads import divide
 from recurra.parts.segment import Open, as_kept, check_segment, linear, through, turned
@@ -134,10 +135,9 @@ class BlockRecurrent(Mixer):
     ) -> Float[Tensor, "M Q H K"]:
         """Attention to the last C steps, of this segment or the one before it, if there was one."""
         key, value = self._split(kept)
-        index, own = torch.arange(key.shape[1], device=key.device), place + self.segment
-        age = own[..., None] - index
-        seen = (age >= 0) & (age < self.segment) & ((index >= self.segment) | (had > 0)[:, None])[:, None]
-        return attend(turned(query, own, self.base), turned(key, index[None], self.base), value, seen)
+        index, own = torch.arange(key.shape[1], device=key.device)[None], place + self.segment
+        first = torch.where((had > 0)[:, None], place + 1, self.segment)
+        return attention(turned(query, own, self.base), turned(key, index, self.base), value, first, own)
 
     def _split(self, x: Float[Tensor, "M L F"]) -> tuple[Tensor, Tensor]:
         """Two of every head."""

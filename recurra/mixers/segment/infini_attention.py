@@ -6,24 +6,16 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
-from recurra.ops.attention import attention
-from recurra.ops.pointwise import Map, pointwise
+from recurra.ops.walk import Way
 from recurra.parts.features import elu_plus_one
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, check_segment, linear, none_open, through, turned
+from recurra.parts.segment import Open, attend_open, check_segment, linear, none_open, through
 from recurra.shapes import Float, Tensor, wide
 
 Memory = tuple[Float[Tensor, "B H K V"], Float[Tensor, "B H K"]]
+Ready = tuple[Float[Tensor, "B Q H V"], Float[Tensor, "B Q H K"], Float[Tensor, "B C F"]]
 
 SMALLEST = 1e-10  # what divides a reading at least: an empty memory reads zero
-
-
-def _blend(near: Tensor, found: Tensor, share: Tensor, gate: Tensor) -> Tensor:
-    """What was found near, and the mean of what a memory gives, by how far the gate is open."""
-    return gate * found * share + (1 - gate) * near
-
-
-BLEND = Map("infini", _blend)
 
 
 class InfiniAttention(Mixer):
@@ -78,55 +70,44 @@ class InfiniAttention(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Memory, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
-        """Write every full segment, then read for all steps at once."""
-        query, kept = linear(x, self.query, self.key, self.value).split([x.shape[-1], 2 * x.shape[-1]], -1)
-        return through(self._prepare, self._write, self._read, query, kept, state, self.initial_state(len(x)), clock)
+        """Attend within segments, then go through them: steps read the memory, which full ones are written to."""
+        query, kept = self.query(x), linear(x, self.key, self.value)
+        way = Way(self._meet, (self.gate,), (InfiniAttention, self.heads, self.delta), makes=True)
+        return through(self._prepare, way, self._read, query, kept, state, self.initial_state(len(x)), clock)
 
-    def _read(self, memory: Memory, query: Tensor, ready: tuple[Tensor, ...], place: Tensor) -> Float[Tensor, "N Q D"]:
-        """What queries find in the memory and in their segment."""
-        key, value, *_ = ready
+    def _prepare(self, query: Float[Tensor, "N Q D"], kept: Float[Tensor, "N C F"], place: Tensor) -> Ready:
+        """What queries find in their segment, and what meets the memory: queries, and keys and values of all steps."""
         query = query.unflatten(-1, (self.heads, -1))
-        places = torch.arange(key.shape[1], device=key.device)[None]
-        near, key = turned(query, place, self.base), turned(key, places, self.base)
-        local = attention(near, key, value, torch.zeros_like(place), place)
-        found, total = _find(memory, elu_plus_one(query.to(memory[0].dtype)))
-        gate = F.sigmoid(self.gate.to(found.dtype))[:, None].expand(self.heads, self.size)
-        read = pointwise(BLEND, local.to(found.dtype), found, total.clamp(min=SMALLEST).reciprocal(), gate)
-        return self.out(read.to(query.dtype).flatten(-2))
-
-    def _prepare(self, kept: Float[Tensor, "N C F"]) -> tuple[Tensor, ...]:
-        """Keys and values of every head, and what a memory is given of them: with `delta` as they are, else summed."""
         key, value = kept.unflatten(-1, (2, self.heads, -1)).unbind(-3)
-        mapped, wide_value = elu_plus_one(key.to(wide(key))), value.to(wide(value))
-        if self.delta:
-            return key, value, mapped, wide_value
-        return key, value, *_sums(mapped, wide_value)
+        local = attend_open(query, key, value, place, self.base)
+        return local.to(wide(local)), query.to(wide(query)), kept.to(wide(kept))
 
-    def _write(self, memory: Memory, ready: tuple[Tensor, ...]) -> Memory:
-        """The memory after a segment."""
+    def _meet(self, memory: Memory, ready: Ready) -> tuple[Memory, Float[Tensor, "B Q H K"]]:
+        """The memory after a segment, and what its queries find in it and nearby."""
+        local, query, kept = ready
+        key, value = kept.unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        gate = F.sigmoid(self.gate.to(local.dtype))[:, None]
+        read = local + gate * (_recall(memory, elu_plus_one(query)) - local)
+        return self._write(memory, elu_plus_one(key), value), read
+
+    def _write(self, memory: Memory, key: Float[Tensor, "B C H K"], value: Float[Tensor, "B C H V"]) -> Memory:
+        """The memory with mapped keys and their values."""
         matrix, total = memory
-        _, _, one, two = ready
-        if self.delta:
-            one, two = _sums(one, two - _recall(memory, one))
-        return matrix + one, total + two
+        value = value - _recall(memory, key) if self.delta else value
+        # autocast would send sums through bfloat16
+        with torch.autocast(key.device.type, enabled=False):
+            return matrix + key.permute(0, 2, 3, 1) @ value.transpose(1, 2), total + key.sum(1)
 
-
-def _sums(key: Float[Tensor, "N C H K"], value: Float[Tensor, "N C H V"]) -> Memory:
-    """What a segment adds to the memory."""
-    # autocast would send sums through bfloat16
-    with torch.autocast(key.device.type, enabled=False):
-        return torch.einsum("bchk,bchv->bhkv", key, value), key.sum(1)
+    def _read(
+        self, read: Float[Tensor, "N Q H K"], query: Tensor, ready: Ready, place: Tensor
+    ) -> Float[Tensor, "N Q D"]:
+        """The output."""
+        return self.out(read.to(query.dtype).flatten(-2))
 
 
 def _recall(memory: Memory, query: Float[Tensor, "N Q H K"]) -> Float[Tensor, "N Q H V"]:
     """What mapped queries read, in the memory's type."""
-    found, total = _find(memory, query)
-    return found / total.clamp(min=SMALLEST)
-
-
-def _find(memory: Memory, query: Float[Tensor, "N Q H K"]) -> tuple[Float[Tensor, "N Q H V"], Float[Tensor, "N Q H 1"]]:
-    """What mapped queries find in the matrix and the total, by which that is to be divided."""
     matrix, total = memory
     with torch.autocast(query.device.type, enabled=False):
-        query = query.transpose(1, 2)
-        return (query @ matrix).transpose(1, 2), (query @ total[..., None]).transpose(1, 2)
+        found = (query.transpose(1, 2) @ matrix).transpose(1, 2)
+        return found / (query * total[:, None]).sum(-1, keepdim=True).clamp(min=SMALLEST)

@@ -97,7 +97,7 @@ class LM2(Mixer):
         read = F.scaled_dot_product_attention(asked, self.read_key(slots), self.read_value(slots))
         return local + F.sigmoid(self.read_gate(read)) * read
 
-    def _prepare(self, kept: Float[Tensor, "M C F"]) -> tuple[Tensor, ...]:
+    def _prepare(self, query: Tensor, kept: Float[Tensor, "M C F"], place: Tensor) -> tuple[Tensor, ...]:
         """Keys and values of steps, those that slots look at, and what a segment says to the gates."""
         key, value, x = kept.chunk(3, -1)
         gate = self.segment_gate(F.relu(self.scale * x).mean(1))

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.ops.attention import attention
 from recurra.ops.walk import Way
 from recurra.parts.cross import FeedForward
 from recurra.parts.heads import divide
@@ -77,7 +78,7 @@ class RMT(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Tensor, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, Open]]:
         """Let the memory read every full segment, then read for all steps at once."""
-        query, kept = linear(x, self.query, self.key, self.value).split([x.shape[-1], 2 * x.shape[-1]], -1)
+        query, kept = self.query(x), linear(x, self.key, self.value)
         # the same for every segment, and what a memory gives is needed by its segment's steps and by itself
         give = partial(self._give, torch.cat([project.weight for project in (self.query, self.key, self.value)]))
         (memory, opened), (first, none) = state, self.initial_state(len(x))
@@ -103,12 +104,11 @@ class RMT(Mixer):
         key, value = ready
         _, own, read = memory[1].unbind(2)
         query = turned(query.unflatten(-1, (self.heads, -1)), place, self.base)
-        seen = torch.arange(key.shape[1], device=key.device) <= place[..., None]
-        seen = torch.cat([seen.new_ones(*place.shape, own.shape[1]), seen], -1)
-        read = attend(query, torch.cat([own, key], 1), torch.cat([read, value], 1), seen)
+        last = place + own.shape[1]
+        read = attention(query, torch.cat([own, key], 1), torch.cat([read, value], 1), torch.zeros_like(last), last)
         return self.out(read.flatten(-2))
 
-    def _split(self, kept: Float[Tensor, "N C F"]) -> tuple[Tensor, Tensor]:
+    def _split(self, query: Tensor, kept: Float[Tensor, "N C F"], place: Tensor) -> tuple[Tensor, Tensor]:
         """Turned keys, and values, of every head."""
         key, value = kept.unflatten(-1, (2, self.heads, -1)).unbind(-3)
         return turned(key, torch.arange(key.shape[1], device=key.device)[None], self.base), value

@@ -146,7 +146,8 @@ def backward(way: Way, memory: State, ready: State) -> Back:
         with recorder:
             after, made = way.function(memory, ready)
         ends = [*leaves(after), *leaves(made)]
-        grads = [torch.ones_like(x, requires_grad=False) for x in ends]
+        # without gaps, in order, as they come
+        grads = [torch.ones(x.shape, dtype=x.dtype, device=x.device) for x in ends]
         _give(recorder, "grad", grads)
         moved = [(x, g) for x, g in zip(ends, grads, strict=True) if x.requires_grad]
         with recorder:

@@ -41,20 +41,20 @@ def test_a_closed_gate_leaves_attention_within_segments():
 def test_what_is_written_three_times_is_read(delta, read):
     """The sum reads it once; the delta rule as published counts the key three times, and reads a half."""
     mixer = InfiniAttention(16, segment=1, heads=2, delta=delta).double()
-    (memory, _), kept = mixer.initial_state(1), torch.randn(1, 1, 32, dtype=torch.float64)
-    key, value, *_ = mixer._prepare(kept)
+    (memory, _), (key, value) = mixer.initial_state(1), torch.randn(2, 1, 1, 2, 8, dtype=torch.float64)
+    key = elu_plus_one(key)
     for _ in range(3):
-        memory = mixer._write(memory, mixer._prepare(kept))
-    assert_close(_recall(memory, elu_plus_one(key)), read * value)
+        memory = mixer._write(memory, key, value)
+    assert_close(_recall(memory, key), read * value)
 
 
 def test_autocast_leaves_the_memorys_sums_wide():
     mixer = InfiniAttention(8, segment=5, delta=True)
-    (memory, _), kept = mixer.initial_state(2), torch.randn(2, 5, 16)
-    memory = mixer._write(memory, mixer._prepare(kept))
+    (memory, _), (key, value) = mixer.initial_state(2), torch.rand(2, 2, 5, 4, 2)
+    memory = mixer._write(memory, key, value)
     with torch.autocast("cpu", torch.bfloat16):
-        narrow = mixer._write(memory, mixer._prepare(kept))
-    assert_close(narrow, mixer._write(memory, mixer._prepare(kept)), rtol=0, atol=0)
+        narrow = mixer._write(memory, key, value)
+    assert_close(narrow, mixer._write(memory, key, value), rtol=0, atol=0)
 
 
 def test_before_a_segment_is_full_nothing_is_remembered():
