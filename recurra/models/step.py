@@ -30,13 +30,15 @@ SETTINGS = {
     "cpp.dynamic_threads": True,  # as many as torch.set_num_threads says at the call
     "aot_inductor.compile_wrapper_opt_level": "O0",  # what calls the kernels: compiles sooner, runs as fast
 }
+KEPT = (bool, int, float, str)  # what modules keep that a trace has inside
 
 
 class CompiledStep:
     """`y, state = step(x, state)`: the numbers of `model(x, state)` for one step, as one call without gradients.
 
     It takes as many rows as `x` has here, in evaluation. Weights may change in place, or be replaced by others of the
-    same shape and type. Nothing given is changed.
+    same shape and type; the parts of the model and the numbers that they keep may not. Hooks hear nothing of it.
+    Nothing given is changed.
 
     Args:
         model: what to step: LanguageModel, Forecaster or Classifier.
@@ -60,6 +62,9 @@ class CompiledStep:
         self._shape = _numbered(self.start, iter(range(len(list(leaves(self.start))))))
         names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
         self._slots = [_slot(model, name) for name in names]
+        self._tied = _tied(model)
+        self._kept, self._names = _constants(model)
+        self._were = [table[name] for table, name in self._kept]
         weights, states = self._weights(), list(leaves(self.start))
         self._inputs, self._kinds, self._strides = _kinds(x, *states), _kinds(*weights), _strides(weights)
         self._alike: Callable[..., bool] | None = None
@@ -72,7 +77,7 @@ class CompiledStep:
 
         Raises:
             ValueError: `x` or the state is of another shape, type or device than compiled for.
-            RuntimeError: a weight is.
+            RuntimeError: a weight is, or another part of the model has changed.
         """
         inputs = [x, *leaves(self.start if state is None else state)]
         weights = self._weights()
@@ -93,8 +98,24 @@ class CompiledStep:
         return inputs
 
     def _weights(self) -> list[Tensor]:
-        """Parameters and buffers as they are now."""
-        return [table[name] for table, name in self._slots]
+        """Parameters and buffers as they are now.
+
+        Raises:
+            RuntimeError: something else of the model is not what it was.
+        """
+        try:
+            same = [table[name] for table, name in self._kept] == self._were
+            if not same or any(one[x] is not two[y] for (one, x), (two, y) in self._tied):
+                raise KeyError
+            return [table[name] for table, name in self._slots]
+        except KeyError:
+            raise RuntimeError(f"{self._changed()} is not what it was: compile_step() again") from None
+
+    def _changed(self) -> str:
+        """What of the model has changed."""
+        pairs = zip(self._kept, self._were, self._names, strict=True)
+        every = (path for (table, name), was, path in pairs if table.get(name) != was)
+        return f"{next(every, 'a weight')} of the model"
 
 
 class _Pure(nn.Module):
@@ -155,6 +176,29 @@ def _slot(model: nn.Module, name: str) -> tuple[Any, str]:
     path, _, own = name.rpartition(".")
     module = model.get_submodule(path)
     return (module._parameters if own in module._parameters else module._buffers), own
+
+
+def _tied(model: nn.Module) -> list[tuple[tuple[Any, str], tuple[Any, str]]]:
+    """Places of one weight, in pairs: to the trace they are one."""
+    first: dict[int, str] = {}
+    every = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    pairs = [(name, first.setdefault(id(x), name)) for name, x in every]
+    return [(_slot(model, one), _slot(model, two)) for one, two in pairs if one != two]
+
+
+def _constants(model: nn.Module) -> tuple[list[tuple[Any, str]], list[str]]:
+    """Where modules keep their parts, and numbers that are no tensors; and the names of all these.
+
+    A trace has them inside: another part or number would not be seen, as another weight is.
+    """
+    places: list[tuple[Any, str]] = []
+    names = []
+    for path, module in model.named_modules():
+        own = [name for name, x in vars(module).items() if type(x) in KEPT and name[0] != "_" and name != "training"]
+        found = [(module._modules, name) for name in module._modules] + [(vars(module), name) for name in own]
+        places += found
+        names += [".".join(filter(None, (path, name))) for _, name in found]
+    return places, names
 
 
 def _kinds(*tensors: Tensor) -> list[tuple[torch.Size, torch.dtype, torch.device]]:

@@ -126,6 +126,38 @@ def test_one_weight_in_two_places(compiled):
     _same(model, step, torch.randint(11, (2, 1)), state, rows=2)
 
 
+def test_parts_and_numbers_that_changed_are_refused(compiled):
+    """They are inside the code: another would not be seen."""
+    model, step = compiled
+    x = torch.zeros(2, 1, dtype=torch.int64)
+    block = model.backbone.blocks[1]
+    for of, name, other in ((block.mixer, "out", torch.nn.Identity()), (block.mixer_norm, "eps", 0.1)):
+        had = getattr(of, name)
+        setattr(of, name, other)
+        with pytest.raises(
+            RuntimeError, match=rf"backbone.blocks.1.mixer.*{name} of the model .*compile_step\(\) again"
+        ):
+            step(x)
+        setattr(of, name, had)
+    torch.nn.utils.parametrize.register_parametrization(block.mixer.out, "weight", torch.nn.Identity())
+    with pytest.raises(RuntimeError, match="a weight of the model is not what it was"):
+        step(x)
+    torch.nn.utils.parametrize.remove_parametrizations(block.mixer.out, "weight")
+    _same(model, step, x, rows=2)
+
+
+def test_weights_that_were_one_and_are_two_are_refused(monkeypatch):
+    # what is refused is found before anything runs
+    monkeypatch.setattr("recurra.models.step._compile", lambda program: None)
+    model = _model("mingru")
+    one, two = (block.mixer_norm for block in model.backbone.blocks)
+    two.weight = one.weight
+    step = model.compile_step()
+    two.weight = torch.nn.Parameter(one.weight.detach().clone())
+    with pytest.raises(RuntimeError, match="a weight of the model is not what it was"):
+        step(torch.zeros(1, 1, dtype=torch.int64))
+
+
 def test_what_is_training_or_grows_is_refused():
     with pytest.raises(ValueError, match="eval"):
         _model("mamba2").train().compile_step()
