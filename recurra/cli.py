@@ -46,6 +46,11 @@ Half = Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16; weights
 class Polite(TyperGroup):
     """Commands that end as `recurra.exits` says."""
 
+    def make_context(self, *given: Any, **keywords: Any) -> Any:
+        # where --help is written
+        with exits.polite():
+            return super().make_context(*given, **keywords)
+
     def invoke(self, ctx: Any) -> Any:
         with exits.polite():
             return super().invoke(ctx)
@@ -56,12 +61,6 @@ app = typer.Typer(
     help="Recurrent sequence models: train, compare and stream them, in constant memory.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-
-
-def main() -> None:
-    """Run the command in sys.argv."""
-    exits.open_streams()
-    app()
 
 
 @app.command("list", epilog="Example: recurra list mamba2")

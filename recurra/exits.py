@@ -12,8 +12,6 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from recurra.files import is_full
-
 WRONG, STOPPED, PIPE_CLOSED = 2, 130, 141
 # libraries in Rust only quote what the system says, and the path
 _RUST = re.compile(r'I/O error: (.+?) \(os error \d+\)(?: at path "(.+)")?')
@@ -80,6 +78,9 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 def complaint(error: Exception) -> str | None:
     """What to tell the user; None where it is not the user who can put it right."""
+    # the door of the command must be light
+    from recurra.files import is_full
+
     if is_full(error):
         return f"the disk is full ({one_line(error)}); what was there before is whole: make room and go on"
     if refused := _RUST.search(str(error)):

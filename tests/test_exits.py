@@ -72,3 +72,22 @@ def test_what_a_library_quotes_of_the_system_is_said_with_its_file(tmp_path):
         save_file({"x": torch.zeros(1)}, tmp_path / "missing" / "state")
     said = complaint(caught.value)
     assert said and said.startswith(str(tmp_path / "missing")) and said.endswith(": No such file or directory")
+
+
+def test_ctrl_c_is_heard_while_the_command_is_imported(tmp_path):
+    (tmp_path / "typer.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}"}
+    with start("from recurra.__main__ import main\nmain()", env=environment) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        out, said = process.communicate(timeout=300)
+    assert (process.returncode, out, said) == (130, "", "\nrecurra: stopped\n")
+
+
+def test_ctrl_c_is_heard_while_help_is_written():
+    stopped = "import typer.core as core\ndef stop(*_): raise KeyboardInterrupt\ncore.TyperGroup.make_context = stop"
+    with start(
+        f"{stopped}\nimport sys\nsys.argv = ['recurra', '-h']\nfrom recurra.__main__ import main\nmain()"
+    ) as process:
+        out, said = process.communicate(timeout=300)
+    assert (process.returncode, out, said) == (130, "", "\nrecurra: stopped\n")

@@ -37,7 +37,7 @@ MAY = {
     "catalogue": TABLES | {WINDOW},
     "doctor": TABLES | {WINDOW},
     "glossary": TABLES | {"train"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "exits"},
     "cli": TABLES | {"train", "lens", "serve", "catalogue", "doctor", "glossary", WINDOW},
     WINDOW: {"pages", "clock", "mixers", "ops", "state", "nn", "models", "tasks"},
 }

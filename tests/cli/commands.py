@@ -27,7 +27,7 @@ def call(*arguments, **keywords):
 
 
 def command(*arguments):
-    return [sys.executable, "-c", "from recurra.cli import main; main()", *map(str, arguments)]
+    return [sys.executable, "-m", "recurra", *map(str, arguments)]
 
 
 def start(*arguments, env=None, **keywords):

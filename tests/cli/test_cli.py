@@ -84,8 +84,9 @@ def test_list_says_why_there_are_no_kernels(tmp_path):
     assert "native" in done.stdout and "no C compiler (/no/such/compiler)" in done.stdout
 
 
-def test_list_ends_silently_where_nobody_reads_on():
-    process = start("list", env={"COLUMNS": "80"})
+@pytest.mark.parametrize("arguments", [("list",), ("--help",), ("train", "--help"), ()], ids=" ".join)
+def test_what_nobody_reads_on_ends_silently(arguments):
+    process = start(*arguments, env={"COLUMNS": "80"})
     process.stdout.close()
     assert process.wait(timeout=PATIENCE) == 141 and process.stderr.read() == b""
 
