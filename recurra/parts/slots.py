@@ -36,11 +36,27 @@ def attend_slots(
     state: SlotState,
     clock: Clock | None,
 ) -> tuple[Float[Tensor, "B T H V"], SlotState]:
+    r"""`attend_faded` of slots that fade at a rate r >= 0, given in the wide type: :math:`w_t = 1 - e^{-r_t}`."""
+    write, log_decay = pointwise(FADE, rate)
+    return attend_faded(address, content, query, key, value, write, log_decay, state, clock)
+
+
+def attend_faded(
+    address: Scan,
+    content: Scan,
+    query: Float[Tensor, "B T H K"],
+    key: Float[Tensor, "B T H K"],
+    value: Float[Tensor, "B T H V"],
+    write: Float[Tensor, "B T H M"],
+    log_decay: Float[Tensor, "B T H M"],
+    state: SlotState,
+    clock: Clock | None,
+) -> tuple[Float[Tensor, "B T H V"], SlotState]:
     r"""What a softmax over slots reads.
 
     .. math::
-        \tilde K_t = \operatorname{diag}(e^{-r_t})\, \tilde K_{t-1} + (1 - e^{-r_t})\, k_t^\top \qquad
-        \tilde V_t = \operatorname{diag}(e^{-r_t})\, \tilde V_{t-1} + (1 - e^{-r_t})\, v_t^\top \qquad
+        \tilde K_t = \operatorname{diag}(e^{g_t})\, \tilde K_{t-1} + w_t k_t^\top \qquad
+        \tilde V_t = \operatorname{diag}(e^{g_t})\, \tilde V_{t-1} + w_t v_t^\top \qquad
         o_t = \tilde V_t^\top \operatorname{softmax}(\tilde K_t q_t)
 
     Args:
@@ -49,12 +65,12 @@ def attend_slots(
         query: what is looked for.
         key: what is written to every slot's key.
         value: what is written to every slot's value.
-        rate: r >= 0, in the wide type.
+        write: w, how much a slot takes in, in the wide type.
+        log_decay: g <= 0, the logarithm of how much it keeps, in the wide type.
         state: the slots' keys and values.
         clock: when steps happen.
     """
     keys, values = state
-    write, log_decay = pointwise(FADE, rate)
-    score, keys = address(Address(query.to(rate.dtype), key.to(rate.dtype), write, log_decay), keys, clock)
+    score, keys = address(Address(query.to(write.dtype), key.to(write.dtype), write, log_decay), keys, clock)
     read, values = content(Outer(F.softmax(score, -1), write, value, log_decay), values, clock)
     return read, (keys, values)

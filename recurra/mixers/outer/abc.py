@@ -1,7 +1,5 @@
 """Attention with bounded memory: attention over a fixed number of slots, each a mean that a control vector weighs."""
 
-import functools
-
 import torch
 from torch import nn
 
@@ -10,21 +8,16 @@ from recurra.mixers.base import Mixer
 from recurra.ops import LOG_SUM, Diag, Scan
 from recurra.ops.pointwise import Map, pointwise
 from recurra.parts.heads import divide
-from recurra.parts.slots import SlotState, attend_slots
+from recurra.parts.slots import SlotState, attend_faded
 from recurra.shapes import Float, Tensor
 
 ABCState = tuple[Float[Tensor, "B H M"], SlotState]
 
 
-@functools.cache
-def _rate(least: float) -> Map:
-    """How fast slots fade."""
-
-    def rate(control: Tensor, total: Tensor) -> Tensor:
-        # what a slot takes in, 1 - e^-r = e^(s - z), says how fast it fades; a first step takes in all
-        return -torch.log(-torch.expm1((control - total).clamp(max=-least)))
-
-    return Map("abc", rate)
+def _share(control: Tensor, total: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """What a slot takes in, e^(s - z), and the logarithm of what is left of it; a first step takes in all."""
+    share = (control - total).clamp(max=-least)
+    return share.exp(), torch.log(-torch.expm1(share))
 
 
 class ABC(Mixer):
@@ -68,11 +61,12 @@ class ABC(Mixer):
     def mix(self, x: Float[Tensor, "B T D"], state: ABCState, clock: Clock | None) -> tuple[Tensor, ABCState]:
         """Project, weigh, look for slots, read them."""
         total, slots = state
-        mixed, control = self.project(x).split([3 * x.shape[-1], self.heads * self.slots], -1)
-        query, key, value = mixed.unflatten(-1, (3, self.heads, -1)).unbind(2)
-        control = control.unflatten(-1, (self.heads, self.slots)).to(total.dtype)
+        parts = self.project(x).split([*3 * [x.shape[-1]], self.heads * self.slots], -1)
+        query, key, value, control = (part.unflatten(-1, (self.heads, -1)) for part in parts)
+        control = control.to(total.dtype)
         totals, total = self.total(Diag(torch.zeros_like(control[0, 0]), control, LOG_SUM), total, clock)
-        rate = pointwise(_rate(torch.finfo(totals.dtype).eps), control, totals)
+        share = Map("abc", _share, 2, constants=(torch.finfo(totals.dtype).eps,))
+        write, log_decay = pointwise(share, control, totals)
         query = query * query.shape[-1] ** -0.5
-        read, slots = attend_slots(self.address, self.content, query, key, value, rate, slots, clock)
+        read, slots = attend_faded(self.address, self.content, query, key, value, write, log_decay, slots, clock)
         return self.out(read.flatten(-2)), (total, slots)

@@ -24,14 +24,24 @@ Map = Callable[[Tensor], Tensor]
 Solver = Callable[[LeastSquares, Tensor, Map], Map]
 
 
+def sides(
+    key: Float[Tensor, "B T H K"], value: Float[Tensor, "B T H V"], write: Float[Tensor, "B T H"]
+) -> tuple[Float[Tensor, "B T H K"], Float[Tensor, "B T H W"]]:
+    """What writes G and S side by side: keys as they are written, and what they write, keys and values."""
+    return write[..., None] * key, torch.cat([key, value], -1)
+
+
 def scan(
-    engine: ModuleType, solver: Solver, record: LeastSquares, state: Float[Tensor, "B H K W"]
+    engine: ModuleType,
+    solver: Solver,
+    record: LeastSquares,
+    state: Float[Tensor, "B H K W"],
+    sides: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = sides,
 ) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K W"]]:
-    """`engine` is the implementation of `Outer` that makes the products."""
+    """`engine` is the implementation of `Outer` that makes the products; `sides` is as above."""
     query, key, value, write, ridge, log_decay, reset = record
     gram, memory = halves(state)
-    key = key.contiguous()
-    written = write[..., None] * key
+    written, both = sides(key, value, write)
 
     def product(x: Tensor) -> Tensor:
         """A x, of all steps."""
@@ -46,7 +56,6 @@ def scan(
     inverse = solver(record, gram, product)
     with torch.no_grad():
         solution = inverse(query)
-    both = torch.cat([key, value], -1)
     read, state = engine.scan(Outer(solution, written, both, log_decay, reset=reset), torch.cat([gram, memory], -1))
     # rounding may differ across the diagonal
     return _Answer.apply(read, query, ridge, solution, inverse, back), torch.cat(halves(state), -1)
@@ -61,13 +70,17 @@ class _Answer(Function):
     ) -> Tensor:
         ctx.save_for_backward(solution)
         ctx.inverse, ctx.back = inverse, back
-        return read[..., query.shape[-1] :].clone()
+        return read[..., query.shape[-1] :]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         (solution,) = ctx.saved_tensors
-        query_grad = ctx.inverse(ctx.back(grad_outputs[0]))
-        read_grad = torch.cat([-query_grad, grad_outputs[0]], -1)
+        (grad,) = grad_outputs
+        query_grad = ctx.inverse(ctx.back(grad))
+        size = solution.shape[-1]
+        read_grad = grad.new_empty((*grad.shape[:-1], size + grad.shape[-1]))
+        torch.neg(query_grad, out=read_grad[..., :size])
+        read_grad[..., size:] = grad
         ridge_grad = -(query_grad * solution).sum((0, 1)) if ctx.needs_input_grad[2] else None
         return read_grad, query_grad, ridge_grad, None, None, None

@@ -5,10 +5,13 @@
  * 32 keys fit in the nearest cache. */
 #include "chunk.h"
 #define LOWER(i) ((i) * ((i) + 1) / 2)
+/* a factor's rows have one number more, so that columns go in pairs */
+#define ROW(i) (LOWER(i) + (i))
 
 typedef struct { Typed q, k, w, g; const uint8_t *reset; const REAL *first, *ridge; I B, T, H, K, gw; REAL *x; I threads; } Solve;
-/* G: one number for each of a triangle. L: a vec for each. q, k and written: a vec for each key; rows: of steps. */
-typedef struct { I lk; REAL *G, *L, *q, *k, *written, *rows; } Room;
+/* G: one number for each of a triangle. L: a vec for each, and after them q; k and written: a vec for each key; rows: of
+ * steps. */
+typedef struct { I lk; REAL *G, *L, *k, *written, *rows; } Room;
 
 /* what each lane's number is some steps later; nothing came before the first */
 INLINE vec later1(vec x) { return PICK((vec){}, x, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30); }
@@ -29,45 +32,49 @@ static void grams(const Room *r, vec d, const REAL *ridge, I K, I n) {
             x += d * later1(x), x += d2 * later2(x), x += d4 * later4(x), x += d8 * later8(x);
             x += whole * r->G[LOWER(i) + j];
             r->G[LOWER(i) + j] = x[n - 1];
-            put(r->L + (LOWER(i) + j) * W, i == j ? x + ridge[i] : x);
+            put(r->L + (ROW(i) + j) * W, i == j ? x + ridge[i] : x);
         }
     }
 }
-/* rows i.. of column j less the products of earlier columns, R of them */
+/* rows i.. of columns j and j + 1 less the products of earlier columns, R of them */
 #define LESS(R) \
 INLINE void less_##R(REAL *L, I i, I j) { \
-    const REAL *row = L + LOWER(j) * W; \
+    const REAL *left = L + ROW(j) * W, *right = L + ROW(j + 1) * W; \
     REAL *rows[R]; \
-    vec x[R]; \
-    for (int u = 0; u < R; u++) rows[u] = L + LOWER(i + u) * W, x[u] = get(rows[u] + j * W); \
+    vec x[R], y[R]; \
+    for (int u = 0; u < R; u++) rows[u] = L + ROW(i + u) * W, x[u] = get(rows[u] + j * W), y[u] = get(rows[u] + (j + 1) * W); \
     for (I k = 0; k < j; k++) { \
-        const vec y = get(row + k * W); \
-        for (int u = 0; u < R; u++) x[u] -= get(rows[u] + k * W) * y; } \
-    for (int u = 0; u < R; u++) put(rows[u] + j * W, x[u]); }
+        const vec a = get(left + k * W), b = get(right + k * W); \
+        for (int u = 0; u < R; u++) { const vec z = get(rows[u] + k * W); x[u] -= z * a, y[u] -= z * b; } } \
+    for (int u = 0; u < R; u++) put(rows[u] + j * W, x[u]), put(rows[u] + (j + 1) * W, y[u]); }
 LESS(4) LESS(1)
-INLINE vec roots(vec x) {
+INLINE vec over_root(vec x) {
     vec y;
     for (int i = 0; i < W; i++) y[i] = IS_DOUBLE ? sqrt(x[i]) : sqrtf(x[i]);
-    return y;
+    return 1 / y;
 }
-/* G = L L', with 1 / L_ii where L_ii would stand; then x = L'^{-1} L^{-1} q in place */
-static void solved(REAL *L, REAL *x, I K) {
-    for (I j = 0; j < K; j++) {
+/* G = L L', with 1 / L_ii where L_ii would stand; q, the row after the last, is solved for on the way down, and then
+ * x = L'^{-1} L^{-1} q in its place on the way up. Two columns at a time, so that enough sums go side by side. */
+static void solved(REAL *L, I K) {
+    REAL *x = L + ROW(K) * W;
+    for (I j = 0; j < K; j += 2) {
         I i = j;
-        for (; i + 4 <= K; i += 4) less_4(L, i, j);
-        for (; i < K; i++) less_1(L, i, j);
-        const vec inverse = 1 / roots(get(L + (LOWER(j) + j) * W));
-        put(L + (LOWER(j) + j) * W, inverse);
-        for (i = j + 1; i < K; i++) put(L + (LOWER(i) + j) * W, inverse * get(L + (LOWER(i) + j) * W));
-    }
-    for (I i = 0; i < K; i++) {
-        const REAL *row = L + LOWER(i) * W;
-        vec y = get(x + i * W);
-        for (I k = 0; k < i; k++) y -= get(row + k * W) * get(x + k * W);
-        put(x + i * W, y * get(row + i * W));
+        for (; i + 4 <= K + 1; i += 4) less_4(L, i, j);
+        for (; i <= K; i++) less_1(L, i, j);
+        REAL *next = L + (ROW(j + 1) + j) * W;
+        const vec first = over_root(get(L + (ROW(j) + j) * W)), by = first * get(next);
+        put(L + (ROW(j) + j) * W, first), put(next, by);
+        if (j + 1 == K) break;
+        const vec second = over_root(get(next + W) - by * by);
+        put(next + W, second);
+        for (i = j + 2; i <= K; i++) {
+            REAL *to = L + (ROW(i) + j) * W;
+            const vec y = first * get(to);
+            put(to, y), put(to + W, second * (get(to + W) - y * by));
+        }
     }
     for (I i = K - 1; i >= 0; i--) {
-        const REAL *row = L + LOWER(i) * W;
+        const REAL *row = L + ROW(i) * W;
         const vec y = get(x + i * W) * get(row + i * W);
         put(x + i * W, y);
         for (I k = 0; k < i; k++) put(x + k * W, get(x + k * W) - get(row + k * W) * y);
@@ -75,6 +82,7 @@ static void solved(REAL *L, REAL *x, I K) {
 }
 static void head(const Solve *f, const Room *r, I b, I h) {
     const I K = f->K, lk = r->lk;
+    REAL *q = r->L + ROW(K) * W;
     const Shape z = {.reset = f->reset, .B = f->B, .T = f->T, .H = f->H, .K = K};
     Piece c = {.b = b, .h = h};
     for (I i = 0; i < K; i++) for (I j = 0; j <= i; j++) r->G[LOWER(i) + j] = f->first[((b * f->H + h) * K + i) * K + j];
@@ -86,11 +94,11 @@ static void head(const Solve *f, const Room *r, I b, I h) {
         for (I i = 0; i < c.n; i++) weights[i] = number(w, i);
         if (fresh(&z, b, c.t)) memset(r->G, 0, LOWER(K) * sizeof(REAL));
         pack(r->rows, lk, rows_of(f->k, c), c.n, CHUNK, K, CHUNK), columns(r->k, r->rows, lk, lk);
-        pack(r->rows, lk, rows_of(f->q, c), c.n, CHUNK, K, CHUNK), columns(r->q, r->rows, lk, lk);
+        pack(r->rows, lk, rows_of(f->q, c), c.n, CHUNK, K, CHUNK), columns(q, r->rows, lk, lk);
         for (I i = 0; i < K; i++) put(r->written + i * W, get(weights) * get(r->k + i * W));
         grams(r, exps(get(decays)), f->ridge + h * K, K, c.n);
-        solved(r->L, r->q, K);
-        for (I i = 0; i < lk; i += W) transpose16(r->rows + i, lk, r->q + i * W, W);
+        solved(r->L, K);
+        for (I i = 0; i < lk; i += W) transpose16(r->rows + i, lk, q + i * W, W);
         unpack(dense(f->x, WIDE, &z, c, K), r->rows, lk, c.n, K);
     }
 }
@@ -105,8 +113,8 @@ I least_squares_solve(const Solve *f, I fields) {
         Arena a = {0};
         for (int round = 0; round < 2; round++) {
             if (round) allot(&a);
-            own.G = take(&a, LOWER(K)), own.L = take(&a, LOWER(K) * W);
-            own.q = take(&a, own.lk * W), own.k = take(&a, own.lk * W), own.written = take(&a, own.lk * W);
+            own.G = take(&a, LOWER(K)), own.L = take(&a, (ROW(K) + own.lk + 2) * W);
+            own.k = take(&a, own.lk * W), own.written = take(&a, own.lk * W);
             own.rows = take(&a, CHUNK * own.lk);
         }
         if (!a.base) failed = 1;
@@ -116,4 +124,40 @@ I least_squares_solve(const Solve *f, I fields) {
         flush_off(old);
     }
     return failed;
+}
+
+/* What is written to G and S side by side: z = [k, v], by keys y = w k; and back. Copies, of rows that lie anywhere. */
+typedef struct { Rows k, v, w; I B, T, H, K, V; REAL *y, *z; I threads; } Sides;
+typedef struct { Rows k, w; I B, T, H, K, V; const REAL *gy, *gz; REAL *gk, *gv, *gw; I threads; } SidesBack;
+#define EACH_STEP(f) \
+    const I K = f->K, V = f->V, H = f->H; \
+    _Pragma("omp parallel for num_threads(enough(f->B * f->T * H * (K + V), f->threads))") \
+    for (I step = 0; step < f->B * f->T; step++) for (I h = 0, n = step * H, b = step / f->T, t = step % f->T; h < H; h++, n++)
+I least_squares_sides(const Sides *f, I fields) {
+    CHECK(f, fields)
+    EACH_STEP(f) {
+        const REAL *k = row(f->k, b, t, h), *v = row(f->v, b, t, h), w = *row(f->w, b, t, h);
+        REAL *y = f->y + n * K, *z = f->z + n * (K + V);
+        for (I c = 0; c < K; c += W) {
+            const vec x = get_some(k + c, K - c);
+            put_some(y + c, w * x, K - c), put_some(z + c, x, K - c);
+        }
+        for (I c = 0; c < V; c += W) put_some(z + K + c, get_some(v + c, V - c), V - c);
+    }
+    return 0;
+}
+I least_squares_sides_back(const SidesBack *f, I fields) {
+    CHECK(f, fields)
+    EACH_STEP(f) {
+        const REAL *k = row(f->k, b, t, h), w = *row(f->w, b, t, h), *gy = f->gy + n * K, *gz = f->gz + n * (K + V);
+        vec sum = {};
+        for (I c = 0; c < K; c += W) {
+            const vec g = get_some(gy + c, K - c);
+            sum += g * get_some(k + c, K - c);
+            put_some(f->gk + n * K + c, w * g + get_some(gz + c, K - c), K - c);
+        }
+        for (I c = 0; c < V; c += W) put_some(f->gv + n * V + c, get_some(gz + K + c, V - c), V - c);
+        f->gw[n] = sum1(sum);
+    }
+    return 0;
 }
