@@ -143,6 +143,11 @@ def asked() -> str | None:
     return _only.get() if _asked else None
 
 
+def compiled(native: ModuleType, *given: Any) -> bool:
+    """Whether what has no record but a loop and kernels is left to its kernels."""
+    return asked() in (None, "native") and native.declines(*given) is None
+
+
 def prepare(record: Any, state: State, clock: Clock | None = None) -> tuple[Any, State]:
     """The record and state as implementations get them: resets inside, unreal steps stilled, one wide type.
 

@@ -53,7 +53,8 @@ class _Meeting(nn.Module):
         key = torch.cat([key * key.roll(shift, -1) for shift in (1, 3)], -1)
         read = self.both(key @ memory) + self.both(ready)
         news = self.two(read)[:, 1::2] - (key @ memory)[:, 1::2]
-        return memory + key[:, 1::2].mT @ news.softmax(-1).tanh(), (read, {0: key}[0].select(1, 0))
+        # what is made may lie otherwise than in order
+        return memory + key[:, 1::2].mT @ news.softmax(-1).tanh(), (read.mT, {0: key}[0].select(1, 0))
 
 
 def _record(kind, batch, segments, dtype, plain=False):
@@ -204,6 +205,28 @@ def test_a_part_that_was_altered_is_called(name, alter):
     with use("loop"):
         assert_close(found, mixer(x)[0], rtol=1e-10, atol=1e-12)
     assert not torch.allclose(found, plain)
+
+
+def test_a_constant_of_a_part_that_changes_is_seen():
+    norm, x = nn.LayerNorm(3, elementwise_affine=False), torch.randn(1, 3)
+    way = Way(lambda memory, ready: (norm(memory), ()), (), ("constant",), (norm,))
+    record = Walk(way, torch.ones(1, 1, 2), x, None, torch.ones(1, 1, dtype=torch.bool))
+    for norm.eps in (1e-6, 0.5):
+        assert native.declines(record, x) is None
+        assert_close(native.scan(record, x)[1], norm(x))
+
+
+def test_what_torch_attends_by_is_left_as_it_is():
+    """Other threads would see it."""
+    seen = []
+
+    def function(x):
+        seen.append(torch.backends.cuda.flash_sdp_enabled())
+        return F.scaled_dot_product_attention(x, x, x)
+
+    record, memory = _of(lambda x: function(x[:, None])[:, 0], key=("attends",))
+    assert native.declines(record, memory) is None
+    assert seen == [True]
 
 
 def test_a_weight_that_is_given_twice_is_declined():

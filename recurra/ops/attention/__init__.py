@@ -4,8 +4,8 @@ What is seen is said by two numbers a query and not by a mask, so that nothing i
 keys that no query sees cost nothing. It is no recurrence, so it is a function and has no record.
 """
 
+from recurra.ops import scan
 from recurra.ops.attention import loop, native
-from recurra.ops.scan import asked
 from recurra.shapes import Float, Int, Tensor
 
 
@@ -38,4 +38,4 @@ def attention(
 
 def compiled(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None = None) -> bool:
     """Whether these are attended to in C, which needs room for no mask and no scores."""
-    return asked() in (None, "native") and native.declines(query, key, value, added) is None
+    return scan.compiled(native, query, key, value, added)

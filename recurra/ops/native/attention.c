@@ -73,6 +73,20 @@ static Room room(const Given *z, Arena *a, I most) {
     r.s = take(a, up(most) * W), r.o = take(a, 2 * W * r.lv), r.added = take(a, z->ages ? W * r.wide : 0);
     return r;
 }
+/* gradients: of scores; of keys and values of a head; of sixteen queries, turned; of what they found, and turned */
+typedef struct { Room r; REAL *s, *k, *v, *q, *g, *turned; } Back;
+/* a thread's own, with or without room for gradients */
+static Back rooms(const Given *z, Arena *a, I most, I gradients) {
+    Back w = {0};
+    for (int round = 0; round < 2; round++) {
+        if (round) allot(a);
+        w.r = room(z, a, most);
+        if (!gradients) continue;
+        w.s = take(a, up(most) * W), w.k = take(a, w.r.rows * w.r.lk), w.v = take(a, w.r.rows * w.r.lv);
+        w.q = take(a, W * w.r.lk), w.g = take(a, W * w.r.lv), w.turned = take(a, W * w.r.lv);
+    }
+    return w;
+}
 static void head(const Room *r, const Given *z, I b, I h) {
     pack(r->k, r->lk, at(z->k, b, 0, h), z->L, r->rows, z->K, W);
     pack(r->v, r->lv, at(z->v, b, 0, h), z->L, r->rows, z->V, W);
@@ -139,12 +153,8 @@ I attention_forward(const Forward *f, I fields) {
     #pragma omp parallel num_threads(enough(z->B * z->H * z->T * (z->K + z->V), f->threads))
     {
         const unsigned old = flush_on();
-        Room r;
         Arena a = {0};
-        for (int round = 0; round < 2; round++) {
-            if (round) allot(&a);
-            r = room(z, &a, most);
-        }
+        const Room r = rooms(z, &a, most, 0).r;
         if (!a.base) failed = 1;
         #pragma omp for schedule(dynamic)
         for (I task = 0; task < z->B * z->H; task++) {
@@ -164,14 +174,6 @@ I attention_forward(const Forward *f, I fields) {
     return failed;
 }
 
-/* gradients: of scores; of keys and values of a head; of sixteen queries, turned; of what they found, and turned */
-typedef struct { Room r; REAL *s, *k, *v, *q, *g, *turned; } Back;
-static Back back(const Given *z, Arena *a, I most) {
-    Back w = {.r = room(z, a, most)};
-    w.s = take(a, up(most) * W), w.k = take(a, w.r.rows * w.r.lk), w.v = take(a, w.r.rows * w.r.lv);
-    w.q = take(a, W * w.r.lk), w.g = take(a, W * w.r.lv), w.turned = take(a, W * w.r.lv);
-    return w;
-}
 /* ds = p (dp - sum of p dp), with dp = v' g, whose sum is taken of the same numbers that it is taken from */
 static void back_tile(const Back *w, const Given *z, const Tile *c, I b, I h) {
     const Room *r = &w->r;
@@ -224,12 +226,8 @@ I attention_backward(const Backward *f, I fields) {
     #pragma omp parallel num_threads(enough(z->B * z->H * z->T * (z->K + z->V), f->threads))
     {
         const unsigned old = flush_on();
-        Back w;
         Arena a = {0};
-        for (int round = 0; round < 2; round++) {
-            if (round) allot(&a);
-            w = back(z, &a, most);
-        }
+        const Back w = rooms(z, &a, most, 1);
         if (!a.base) failed = 1;
         #pragma omp for schedule(dynamic)
         for (I task = 0; task < z->B * z->H; task++) if (a.base) back_head(f, &w, task / z->H, task % z->H);

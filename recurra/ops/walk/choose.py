@@ -1,6 +1,6 @@
 """The door of `Walk`: in C where that takes it, else by the loop."""
 
-from recurra.ops.scan import asked
+from recurra.ops.scan import compiled
 from recurra.ops.walk import Walk, loop, native
 from recurra.shapes import State
 from recurra.state import each
@@ -17,6 +17,4 @@ def walk(record: Walk, state: State) -> tuple[tuple[State, State], State]:
     if record.fresh is None and not record.way.makes and not bool(record.full.any()):
         # nothing comes of it, which is most steps
         return (each(lambda x: x[:, None].expand(-1, segments, *x.shape[1:]), state), ()), state
-    if asked() in (None, "native") and native.declines(record, state) is None:
-        return native.scan(record, state)
-    return loop.scan(record, state)
+    return (native if compiled(native, record, state) else loop).scan(record, state)

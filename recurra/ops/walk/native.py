@@ -106,8 +106,13 @@ def _block(record: Walk, state: State) -> tuple[int, State, State]:
 def _key(record: Walk, state: State) -> tuple:
     way, ready, *_ = record
     tensors = *((x.shape[1:], x.dtype) for x in leaves(state)), *((x.shape[2:], x.dtype) for x in leaves(ready))
-    types = tuple(type(x) for part in way.parts for x in part.modules())
-    return way.key, types, tuple((x.shape, x.dtype) for x in way.weights), tensors, _rows(len(record.full))
+    parts = tuple((type(x), *_constants(x)) for part in way.parts for x in part.modules())
+    return way.key, parts, tuple((x.shape, x.dtype) for x in way.weights), tensors, _rows(len(record.full))
+
+
+def _constants(module: nn.Module) -> list[tuple[str, Any]]:
+    """Its numbers and words, which are written into the C."""
+    return [item for item in vars(module).items() if isinstance(item[1], (int, float, str))]
 
 
 def _forward(record: Walk, state: State) -> Side | str:

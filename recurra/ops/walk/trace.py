@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch._decomp import decomposition_table
 from torch.fx import Graph, Node
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recurra.ops.program.lower import lower_calls, says
@@ -85,6 +86,15 @@ class Recorder(TorchDispatchMode):
         return result
 
 
+class InParts(TorchFunctionMode):
+    """Attention as the products and the softmax that it is, in this thread alone."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return aten._scaled_dot_product_attention_math(*args, **(kwargs or {}))[0]
+        return func(*args, **(kwargs or {}))
+
+
 def _said(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Keywords without those that only say what kind of numbers there are."""
     return {k: v for k, v in kwargs.items() if k not in ("dtype", "layout", "device", "pin_memory", "memory_format")}
@@ -124,7 +134,7 @@ def forward(way: Way, memory: State, ready: State) -> tuple[Lowered, State]:
         _give(recorder, "weight", way.weights)
         _give(recorder, "memory", leaves(memory))
         _give(recorder, "ready", leaves(ready))
-        with use("loop"), sdpa_kernel(SDPBackend.MATH), recorder:
+        with use("loop"), InParts(), recorder:
             after, made = way.function(memory, ready)
         results = [recorder.node(x) for x in (*leaves(after), *leaves(made))]
         return _lowered(recorder, results, len(way.weights)), made
@@ -142,7 +152,7 @@ def backward(way: Way, memory: State, ready: State) -> Back:
     _give(recorder, "memory", leaves(memory))
     _give(recorder, "ready", leaves(ready))
     ins = [*leaves(memory), *leaves(ready), *wanted]
-    with torch.enable_grad(), use("loop"), sdpa_kernel(SDPBackend.MATH):
+    with torch.enable_grad(), use("loop"), InParts():
         with recorder:
             after, made = way.function(memory, ready)
         ends = [*leaves(after), *leaves(made)]
