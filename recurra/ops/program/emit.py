@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from recurra.ops.cell import emit
 from recurra.ops.cell.trace import Traced
-from recurra.ops.program.loops import Axis, loops
+from recurra.ops.program.loops import Axis, Loops, loops, turns_over
 from recurra.ops.program.schedule import Turn, cost, schedule
 from recurra.ops.program.stages import LINE, Lowered, Place, Stage, count
 
@@ -307,11 +307,35 @@ def _softmax(lowered: Lowered, stage: Stage) -> str:
     return f"static void NAME(I from, I to, REAL *y, const REAL *x) {{ softmax_of({safe}, from, to, y, x, {wide}); }}"
 
 
+def _turned(found: Loops) -> str:
+    """A copy in which columns become rows: sixteen rows at once, or one by itself where they are split otherwise."""
+    *_, row = kept = found.kept
+    apart, to = found.inner.steps[1], row.steps[0]
+    inner, whole = found.inner.size, found.inner.size // LINE * LINE
+    places = [f"const I i{i} = r / {math.prod(x.size for x in kept[i + 1 :])} % {x.size};" for i, x in enumerate(kept)]
+    return "\n    ".join(
+        [
+            "static void NAME(I from, I to, REAL *restrict y, const REAL *p0) {",
+            "for (I r = from, n; r < to; r += n) {",
+            *places,
+            f"n = i{len(kept) - 1} % {LINE} || r + {LINE} > to ? 1 : {LINE};",
+            f"REAL *c = y + {_sum(kept, 0)};",
+            f"const REAL *x = p0 + {_sum(kept, 1)};",
+            f"if (n > 1) for (I j = 0; j < {whole}; j += {LINE}) transpose16(c + j, {to}, x + {apart} * j, {apart});",
+            f"for (I i = 0; i < n; i++) for (I j = n > 1 ? {whole} : 0; j < {inner}; j++)",
+            f"    c[i * {to} + j] = x[i + {apart} * j];",
+            "}",
+        ]
+    ) + "\n}"
+
+
 def _loops(lowered: Lowered, stage: Stage) -> str:
     """A map, or a sum of one."""
     assert stage.node is not None
     traced = Traced(lowered.graph, {}, {})
     found = loops(lowered, stage)
+    if turns_over(lowered, stage, found):
+        return _turned(found)
     leaves, kept, over, (inner, steps, summed) = found
     pointers = list(dict.fromkeys(_key(x) for x in stage.reads))
     given: dict[int, str] = {

@@ -56,6 +56,14 @@ def loops(lowered: Lowered, stage: Stage) -> Loops:
     return Loops(leaves, [x for x in outer if not x.summed], [x for x in outer if x.summed], inner)
 
 
+def turns_over(lowered: Lowered, stage: Stage, found: Loops) -> bool:
+    """Whether a pass only copies, from where its rows lie as columns."""
+    if stage.kind != "map" or stage.node not in lowered.leaves or not found.kept:
+        return False
+    row, inner = found.kept[-1], found.inner
+    return row.steps[1] == inner.steps[0] == 1 and inner.steps[1] != 1 and row.size % LINE == 0 and inner.size >= LINE
+
+
 def units(lowered: Lowered, stage: Stage) -> int:
     """How many parts a pass may be split in."""
     if stage.kind == "rows":

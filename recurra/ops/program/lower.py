@@ -224,6 +224,10 @@ class _Lowering:
     def _tiles(self, like: Tensor, x: Place, y: Place) -> Place:
         """Rows of y are read, and rows of the result written, as whole vectors."""
         batch, rows, columns = like.shape
+        if y.like.stride(1) == 1 and y.like.stride(2) != 1 and rows < columns and y.buffer >= self.fixed:
+            # what is smaller is turned over
+            out = self._tiles(like.mT, Place(y.buffer, y.like.mT), Place(x.buffer, x.like.mT))
+            return Place(out.buffer, out.like.mT)
         if y.like.stride(2) != 1 or columns % LINE:
             y = self._filled(y)
         out = self._rows((batch, rows, columns))

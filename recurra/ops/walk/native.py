@@ -22,6 +22,8 @@ from recurra.ops.walk.trace import Pair
 from recurra.shapes import State, Tensor
 from recurra.state import each, leaves
 
+LARGE = 2**15  # numbers of a memory that fills so much of a core's cache that it is walked alone
+
 # what was made of a way, or why there is no C for it
 _sides: dict[tuple, "Side | str"] = {}
 
@@ -91,14 +93,19 @@ def _altered(module: nn.Module) -> bool:
     )
 
 
-def _rows(batch: int) -> int:
-    """How many rows of the batch go together: few enough that threads have some each."""
-    return 1 if batch == 1 else 2 if batch <= 4 else 4
+def _rows(batch: int, numbers: int) -> int:
+    """How many rows of the batch go together, if a memory is so many numbers: threads have some each, and in cache."""
+    return 1 if batch == 1 or numbers > LARGE else 2 if batch <= 4 else 4
+
+
+def _numbers(state: State) -> int:
+    """Those of one row's memory."""
+    return sum(x[0].numel() for x in leaves(state) if len(x))
 
 
 def _block(record: Walk, state: State) -> tuple[int, State, State]:
     """The rows of a block, and a memory and what is ready of it, whose numbers do not matter."""
-    rows = _rows(len(record.full))
+    rows = _rows(len(record.full), _numbers(state))
     memory = each(lambda x: x.new_ones(rows, *x.shape[1:]), state)
     return rows, memory, each(lambda x: x.new_ones(rows, *x.shape[2:]), record.ready)
 
@@ -107,7 +114,7 @@ def _key(record: Walk, state: State) -> tuple:
     way, ready, *_ = record
     tensors = *((x.shape[1:], x.dtype) for x in leaves(state)), *((x.shape[2:], x.dtype) for x in leaves(ready))
     parts = tuple((type(x), *_constants(x)) for part in way.parts for x in part.modules())
-    return way.key, parts, tuple((x.shape, x.dtype) for x in way.weights), tensors, _rows(len(record.full))
+    return way.key, parts, tuple((x.shape, x.dtype) for x in way.weights), tensors, _rows(len(record.full), _numbers(state))
 
 
 def _constants(module: nn.Module) -> list[tuple[str, Any]]:
@@ -200,7 +207,7 @@ class _Eager(Function):
         of_before, of_made, of_last = grads[:memory_count], grads[memory_count:-memory_count], grads[-memory_count:]
         of_ready = [torch.empty_like(x) for x in ready]
         of_start, of_entry = ([x.new_empty(batch, *x.shape[2:]) for x in before] for _ in range(2))
-        blocks = -(-batch // _rows(batch))
+        blocks = -(-batch // _rows(batch, sum(x[0, 0].numel() for x in before)))
         places = dict(enumerate(back.lowered.outputs))
         sums = {x: ready[0].new_empty(blocks, *places[x].like.shape) for x in back.pairs if isinstance(x, int)}
         pairs = {
