@@ -10,6 +10,7 @@ import math
 import os
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import safetensors
@@ -60,13 +61,13 @@ def train(
             run = begin(config, task)
             if (pipe := _pipe(task)) is not None:
                 pipe.asked = lambda: stop.asked
-            folder.mkdir(parents=True, exist_ok=True)
-            with alone(folder):
+            with _made(folder), alone(folder):
                 # another process may have begun there meanwhile
                 _check(folder, config, resume)
-                _start(folder, run, task, config, resume, shown)
-                with metrics.open_to_append(folder) as file:
-                    score = _loop(run, task, config, folder, file, stop, shown)
+                with contextlib.nullcontext() if resume else _written(folder, run):
+                    _start(folder, run, task, config, resume, shown)
+                    with metrics.open_to_append(folder) as file:
+                        score = _loop(run, task, config, folder, file, stop, shown)
                 save_pretrained(run.model, folder, **_sections(task, config))
                 ended = result.conclude(run, task, config, score)
                 ended.write(folder)
@@ -121,6 +122,36 @@ def _check(folder: pathlib.Path, config: Config, resume: bool) -> None:
     changed = differences(read_settings(folder).to_json(), config.to_json())
     if changed:
         raise RunError(f"the run in {folder} has other settings: {'; '.join(changed)}; give those, or another folder")
+
+
+@contextlib.contextmanager
+def _made(folder: pathlib.Path) -> Iterator[None]:
+    """Inside there is a folder; one that was made for it and in which nothing is left by an error goes with it."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except Exception:
+        # the first that holds something stays, and so do those around it
+        with contextlib.suppress(OSError):
+            for path in missing:
+                path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _written(folder: pathlib.Path, run: Run) -> Iterator[None]:
+    """Inside, an error before the first update takes back what a new run wrote: there is nothing to go on from.
+
+    A full disk is no such error: what is there already is enough to begin again.
+    """
+    try:
+        yield
+    except Exception as error:
+        if run.step == 0 and not is_full(error):
+            for name in ("config.json", metrics.NAME):
+                (folder / name).unlink(missing_ok=True)
+        raise
 
 
 def _start(folder: pathlib.Path, run: Run, task: Task, config: Config, resume: bool, shown: Progress) -> None:

@@ -227,6 +227,37 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
 
 
+def _refuse(self, outputs, batch):
+    raise ValueError("this loss takes no such outputs")
+
+
+def test_a_run_that_is_refused_at_its_first_update_leaves_nothing(tmp_path, monkeypatch):
+    before, hidden = tmp_path / "before", tmp_path / "hidden"
+    before.mkdir()
+    hidden.mkdir()
+    (hidden / ".thesis.tex").write_text("x")
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny.TinyTask, "loss", _refuse)
+        for folder in (tmp_path / "new/er/run", before, hidden):
+            with pytest.raises(ValueError, match="takes no such"):
+                train(tiny.config(), folder, progress=Quiet())
+    assert {x.name for x in tmp_path.iterdir()} == {"before", "hidden"} and not list(before.iterdir())
+    assert [x.name for x in hidden.iterdir()] == [".thesis.tex"]
+    train(tiny.config(steps=2), hidden, progress=Quiet())
+
+
+def test_an_error_later_or_of_a_run_that_was_resumed_takes_nothing(tmp_path, monkeypatch):
+    train(tiny.config(steps=8), tmp_path / "run", progress=Quiet())
+    tiny.killed(tmp_path / "run", tmp_path / "later", 4)
+    tiny.killed(tmp_path / "run", tmp_path / "first", 0)
+    held = {path: sorted(path.rglob("*")) for path in (tmp_path / "later", tmp_path / "first")}
+    monkeypatch.setattr(tiny.TinyTask, "loss", _refuse)
+    for path, names in held.items():
+        with pytest.raises(ValueError, match="takes no such"):
+            train(tiny.config(steps=8), path, resume=True, progress=Quiet())
+        assert sorted(path.rglob("*")) == names
+
+
 def test_plain_lines_tell_steps_and_scores(tmp_path):
     out = io.StringIO()
     train(tiny.config(), tmp_path / "run", progress=Lines(out, pause=0.0))
