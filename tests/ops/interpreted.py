@@ -152,3 +152,14 @@ def test_cell_has_torchs_ends_of_every_word():
     results = [module.scan(record, state) for module in GPU["cell"]]
     for x, y in zip(leaves(results[0]), leaves(results[1]), strict=True):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-300, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["diag", "diag-min-max", "cell-lstm", "cell-dense"])
+def test_a_second_derivative_is_refused_also_of_one_tensor(name):
+    record, state = RECORDS[name](3, torch.float64)
+    drive = record.drive.requires_grad_()
+    read, _ = _both(name)[0].scan(record, state)
+    # of a sum, whose own slope is made of nothing: all that leads back is what the gradient was made of
+    (grad,) = torch.autograd.grad(read.sum(), drive, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        torch.autograd.grad((grad + drive.square()).sum(), drive)

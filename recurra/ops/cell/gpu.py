@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from recurra.ops import gpu, native
 from recurra.ops.cell import Cell, Rule
 from recurra.ops.cell.emit import fewest
 from recurra.ops.cell.native import unknown
 from recurra.ops.cell.trace import Nodes, Traced, Untraceable, gathered, reachable, trace
+from recurra.ops.once import once_differentiable
 from recurra.shapes import Float, Tensor
 
 MOST = 256  # units of a head whose product is made inside the loop
@@ -298,14 +298,15 @@ class _Cell(Function):
             _compiled(rule)[0], way.programs, *tensors, read, saved, hidden, others, *way.sizes, KEEP=keep,
             **way.constants,
         )  # fmt: skip
-        ctx.save_for_backward(saved, weight, params, reset, valid)
+        # the read is what a second derivative would go through
+        ctx.save_for_backward(saved, weight, params, reset, valid, read)
         ctx.rule = rule
         return read, hidden[T % 2].clone(), *(others.unbind() if len(state) > 1 else ())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        saved, weight, params, reset, valid = ctx.saved_tensors
+        saved, weight, params, reset, valid, _ = ctx.saved_tensors
         rule, read_grad = ctx.rule, grad_outputs[0].contiguous()
         made = kernel(rule)
         assert isinstance(made, Kernel)

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from recurra.ops import gpu
 from recurra.ops.diag import Diag
 from recurra.ops.diag.native import COMPLEX, RINGS, unknown
 from recurra.ops.gpu import constexpr
+from recurra.ops.once import once_differentiable
 from recurra.ops.rings import SUM, Ring
 from recurra.shapes import Inexact, Tensor
 
