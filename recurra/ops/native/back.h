@@ -57,6 +57,18 @@ static void panels(Panels *p, Arena *a, I heads) {
     p->sums = take(a, blocks_of(lv) * numbers(lk));
 }
 
+/* y (n x 16 nv) += L x, and scale y + L' x, of a lower triangle: most of the zeros of the other half are left out */
+#define HALF (W / 2)
+static void lower(REAL *y, I ly, const REAL *L, const REAL *x, I lx, I n, I nv) {
+    const I first = n < HALF ? n : HALF;
+    product(y, ly, y, 0, L, W, 1, x, lx, first, first, nv);
+    if (n > HALF) product(y + HALF * ly, ly, y + HALF * ly, 0, L + HALF * W, W, 1, x, lx, n - HALF, n, nv);
+}
+static void upper(REAL *y, I ly, const REAL *scale, const REAL *L, const REAL *x, I lx, I n, I nv) {
+    product(y, ly, y, scale, L, 1, W, x, lx, n < HALF ? n : HALF, n, nv);
+    if (n > HALF) product(y + HALF * ly, ly, y + HALF * ly, scale ? scale + HALF : 0, L + HALF * W + HALF, 1, W, x + HALF * lx, lx, n - HALF, n - HALF, nv);
+}
+
 #define SINCE(p, r) ((p)->since - EARLY(&(p)->f->z.shape, r))
 #define DECAYED(p, r) ((p)->table - EARLY(&(p)->f->z.shape, r) * W)
 
@@ -105,7 +117,7 @@ static void read_values(Panels *p, Piece c, const REAL *s, I ahead) {
     const I n = c.n, lk = p->lk, lv = p->lv;
     REAL *v = p->right[0], *x = p->right[LAST];
     pack(v, lv, plus_columns(rows_of(p->f->z.v, c), c.lo), n, CHUNK, c.wide, ahead);
-    if (LAG && !ERASES) memset(x, 0, CHUNK * lv * sizeof(REAL)), product(x, lv, x, 0, p->A[LAG][0], W, 1, v, lv, n, n, lv / W);
+    if (LAG && !ERASES) memset(x, 0, CHUNK * lv * sizeof(REAL)), lower(x, lv, p->A[LAG][0], v, lv, n, lv / W);
     if (LAG) product(x, lv, x, 0, p->qf[LAG], lk, 1, s, lv, n, lk, lv / W), solve(x, p->A[LAG][LAST], n, lv);
     EACH(w, p->scalar ? WRITES : 0) scale_rows(p->writes[w], p->right[w], p->until, n, CHUNK, lv);
 }
@@ -126,7 +138,7 @@ static void advance(Panels *p, Piece c, REAL *to, const REAL *s) {
 static void written(Panels *p, REAL *y, I w, const REAL *ds, I n) {
     const I lk = p->lk, lv = p->lv;
     product(y, lv, 0, 0, p->kf[w], lk, 1, ds, lv, n, lk, lv / W);
-    product(y, lv, y, p->scalar ? p->until : 0, p->A[0][w], 1, W, p->left[0], lv, n, n, lv / W);
+    upper(y, lv, p->scalar ? p->until : 0, p->A[0][w], p->left[0], lv, n, lv / W);
 }
 /* the sums of columns from lo on, `wide` of them */
 static void sum_columns(Panels *p, REAL *to, const REAL *s, const REAL *ds, I n, I lo, I wide) {
@@ -162,7 +174,7 @@ static void back_columns(Panels *p, Piece c, const REAL *s, REAL *ds, REAL *sums
         written(p, y, LAST, ds, n), solve_transposed(y, p->A[LAG][LAST], n, lv);
     }
     if (!ERASES) written(p, p->gv, 0, ds, n);
-    if (LAG && !ERASES) product(p->gv, lv, p->gv, 0, p->A[LAG][0], 1, W, p->left[LAG], lv, n, n, lv / W);
+    if (LAG && !ERASES) upper(p->gv, lv, 0, p->A[LAG][0], p->left[LAG], lv, n, lv / W);
     EACH(r, p->scalar ? READS : 0) scale_rows(p->reads[r], p->left[r], SINCE(p, r), n, CHUNK, lv);
     EACH_BLOCK(lo, wide) {
         REAL *to = sums + lo / COLUMNS * size;
@@ -197,11 +209,11 @@ static void scalar_back(Panels *p, REAL *sums, I n, At dg) {
     EACH(r, READS) EACH(w, WRITES) {
         REAL *G = TABLE(sums, r, w);
         weigh(G, G, DECAYED(p, r), n, r);
-        product(p->gq[r], lk, p->gq[r], 0, G, W, 1, p->k[w], lk, n, n, lk / W);
-        product(p->gk[w], lk, p->gk[w], 0, G, 1, W, p->q[r], lk, n, n, lk / W);
+        lower(p->gq[r], lk, G, p->k[w], lk, n, lk / W);
+        upper(p->gk[w], lk, 0, G, p->q[r], lk, n, lk / W);
     }
 }
-static void key_back(Panels *p, Piece c, const REAL *sums, REAL *gg) {
+static void key_back(Panels *p, Piece c, REAL *sums, REAL *gg) {
     const Shape *z = &p->f->z.shape;
     const I n = c.n, lk = p->lk;
     if (gg) {
@@ -211,8 +223,11 @@ static void key_back(Panels *p, Piece c, const REAL *sums, REAL *gg) {
     }
     EACH(r, READS) span_queries(p->gq[r], p->gq[r], p->d, n, lk, EARLY(z, r));
     EACH(w, WRITES) span_keys(p->gk[w], p->whole, p->gk[w], p->d, n, lk);
-    EACH(r, READS) EACH(w, WRITES)
-        pairs_back(p->gq[r], p->gk[w], gg, p->gu + c.h * lk, TABLE(sums, r, w), p->q[r], p->k[w], p->d, p->u, n, lk, EARLY(z, r), r);
+    EACH(r, READS) EACH(w, WRITES) {
+        REAL *G = TABLE(sums, r, w);
+        memset(G + n * W, 0, (CHUNK - n) * W * sizeof(REAL));
+        pairs_back(p->gq[r], p->gk[w], gg, p->gu + c.h * lk, G, p->q[r], p->k[w], p->d, p->u, n, lk, EARLY(z, r), r);
+    }
 }
 /* the gradients of a chunk's queries, keys and decays, from the sums of its `blocks` of columns */
 static void back_keys(Panels *p, Piece c, REAL *sums, I blocks) {
