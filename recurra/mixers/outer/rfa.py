@@ -8,19 +8,10 @@ from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
-from recurra.ops.pointwise import Map, pointwise
+from recurra.ops.waves import features
 from recurra.parts.exponential import mean_of
-from recurra.parts.gates import scaled
 from recurra.parts.heads import divide
-from recurra.parts.norms import unit
 from recurra.shapes import Float, Tensor
-
-
-def _waves(angle: Tensor) -> tuple[Tensor, Tensor]:
-    return angle.sin(), angle.cos()
-
-
-WAVES = Map("waves", _waves, 2)
 
 
 class RFA(Mixer):
@@ -85,13 +76,8 @@ class RFA(Mixer):
         value = F.pad(value.to(state.dtype), (0, 1), value=1.0)
         gate = self.gate(x).to(state.dtype)
         size = self.waves.shape[1] ** 0.5
-        key = scaled(self._features(key), F.sigmoid(-gate)[..., None] / size)
-        read, state = self.scan(Outer(self._features(query), key, value, F.logsigmoid(gate)), state, clock)
+        waves = self.spread[:, None] * self.waves
+        key = features(key, waves, F.sigmoid(-gate) / size)
+        read, state = self.scan(Outer(features(query, waves), key, value, F.logsigmoid(gate)), state, clock)
         # of a query that is not over the root of its size, as its key is: of both sums, so the mean is the same
         return self.out(mean_of(read, self.least * size).flatten(-2).to(x.dtype)), state
-
-    def _features(self, x: Float[Tensor, "B T H K"]) -> Float[Tensor, "B T H R"]:
-        """Sines and cosines of the waves, not yet over the root of their number, in the wide type."""
-        x = unit(x)
-        angles = torch.einsum("bthk,hrk->bthr", x, (self.spread[:, None] * self.waves).to(x.dtype))
-        return torch.cat(pointwise(WAVES, angles), -1)

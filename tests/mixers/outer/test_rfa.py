@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from recurra import use
 from recurra.mixers.outer.rfa import RFA
+from recurra.ops.waves import features
 
 WEIGHTS, STORED = numbers("rfa")
 
@@ -40,7 +41,7 @@ def test_is_attention_with_a_gate_and_an_estimated_similarity():
     mixer = RFA(8, heads=2).double()
     x = torch.randn(1, 9, 8, dtype=torch.float64)
     query, key, value = mixer.project(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
-    query, key = (mixer._features(part.transpose(1, 2)).transpose(1, 2) / 32**0.5 for part in (query, key))
+    query, key = (features(part.transpose(1, 2), mixer.waves).transpose(1, 2) / 32**0.5 for part in (query, key))
     gate = mixer.gate(x).sigmoid()[0].T
     left = torch.stack(
         [torch.stack([gate[:, j + 1 : t + 1].prod(1) * (j <= t) for j in range(9)], 1) for t in range(9)], 1
@@ -53,10 +54,10 @@ def test_is_attention_with_a_gate_and_an_estimated_similarity():
 def test_features_estimate_the_gaussian_kernel():
     mixer = RFA(16, heads=1, features=20000)
     x = torch.randn(1, 6, 1, 16)
-    features = mixer._features(x)[0, :, 0] / 20000**0.5
+    waves = features(x, mixer.waves)[0, :, 0] / 20000**0.5
     normal = F.normalize(x[0, :, 0], dim=-1)
     kernel = (-torch.cdist(normal, normal).square() / 2).exp()
-    assert_close(features @ features.T, kernel, rtol=0, atol=0.03)
+    assert_close(waves @ waves.T, kernel, rtol=0, atol=0.03)
 
 
 def test_bad_arguments_are_refused():
