@@ -3,6 +3,8 @@
 python recipes/hopfield_capacity.py
 """
 
+import argparse
+
 import torch
 
 from recurra.memory.hopfield import ClassicalHopfield, update
@@ -25,7 +27,8 @@ def overlap(load: float, seed: int) -> list[float | None]:
     return [None if one is None else (one * some).mean().item() for one in found]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print("| patterns / units | patterns | Hebb | projection | modern |\n| --- | --- | --- | --- | --- |")
     for load in LOADS:
         columns = zip(*(overlap(load, seed) for seed in range(SEEDS)), strict=True)
@@ -34,3 +37,7 @@ if __name__ == "__main__":
             known = torch.tensor([x for x in column if x is not None])
             cells.append(f"{known.mean():.3f} ± {known.std():.3f}" if len(known) else "")
         print(f"| {load:g} | {round(load * UNITS)} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,10 @@
 
 import dataclasses
 import pathlib
+import re
+import runpy
 import shlex
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -72,6 +75,17 @@ def test_a_recipe_trains(name, tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.py")), ids=lambda path: path.stem)
-def test_a_program_takes_its_arguments_by_argparse(path):
-    """Who asks for --help must not train into a folder of that name."""
-    assert "sys.argv" not in path.read_text(encoding="utf-8")
+def test_a_program_says_what_it_is_and_refuses_what_it_does_not_know(path, monkeypatch, capsys):
+    """Who asks for --help must not wait for hours, or train into a folder of that name."""
+    monkeypatch.syspath_prepend(str(RECIPES))
+    # the last of two words is too many also where a folder may be named
+    for words, code in ((["--help"], 0), (["--nonsense"], 2), (["folder", "nonsense"], 2)):
+        monkeypatch.setattr(sys, "argv", [path.name, *words])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(path), run_name="__main__")
+        said = capsys.readouterr()
+        assert end.value.code == code
+        if code:
+            assert said.out == "" and re.search("error: unrecognized arguments: .*nonsense$", said.err.strip())
+        else:
+            assert f"python recipes/{path.name}" in said.out and said.err == ""
