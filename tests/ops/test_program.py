@@ -88,7 +88,9 @@ def _wide(x, w, state):
     rolled = F.pad(torch.cat([state[:, 3:], x[:, :3].tanh()], 1), (0, 4))
     scaled = F.linear(rolled[..., :260] / (rolled.square().mean() + 1), w).sigmoid()
     crossed = (scaled * scaled.sum(-1, keepdim=True)).mT.exp()
-    return F.linear(x[:, 0], w), state, (state * x).sum(1), (state * x).sum(-1), rolled, scaled, crossed.sum((0, 1))
+    short = (x.view(1, 130, 16) * x[:, 1:2, :16]).sum(-1), x.view(26, 16, 5).mT.mul(2).sum((1, 2))
+    sums = *short, (state * x).sum(1), (state * x).sum(-1), crossed.sum((0, 1))
+    return F.linear(x[:, 0], w), state, *sums, rolled, scaled
 
 
 def test_any_number_of_threads_gives_the_same_bits():

@@ -163,6 +163,16 @@ def source(lowered: Lowered) -> str:
     return "\n".join([*heads, ERF, *texts(lowered.stages), MEETING, *found.functions, main])
 
 
+SHORT = 64  # numbers of a row up to which sixteen rows are summed at once: a sum of sixteen numbers takes as long
+SUMS = [
+    "if (q < W - 1 && r + 1 < to) continue;",
+    "vec rows[W];",
+    "for (I i = 0; i < W; i++) rows[i] = get(s[i]);",
+    "const vec sums = sums16(rows);",
+    "for (I i = 0; i <= q; i++) y[at[i]] = sums[i];",
+]
+
+
 class Passes(NamedTuple):
     """The C of stages: functions, what calls them in order, and scratch memory, all threads' and each one's own."""
 
@@ -313,20 +323,24 @@ def _turned(found: Loops) -> str:
     apart, to = found.inner.steps[1], row.steps[0]
     inner, whole = found.inner.size, found.inner.size // LINE * LINE
     places = [f"const I i{i} = r / {math.prod(x.size for x in kept[i + 1 :])} % {x.size};" for i, x in enumerate(kept)]
-    return "\n    ".join(
-        [
-            "static void NAME(I from, I to, REAL *restrict y, const REAL *p0) {",
-            "for (I r = from, n; r < to; r += n) {",
-            *places,
-            f"n = i{len(kept) - 1} % {LINE} || r + {LINE} > to ? 1 : {LINE};",
-            f"REAL *c = y + {_sum(kept, 0)};",
-            f"const REAL *x = p0 + {_sum(kept, 1)};",
-            f"if (n > 1) for (I j = 0; j < {whole}; j += {LINE}) transpose16(c + j, {to}, x + {apart} * j, {apart});",
-            f"for (I i = 0; i < n; i++) for (I j = n > 1 ? {whole} : 0; j < {inner}; j++)",
-            f"    c[i * {to} + j] = x[i + {apart} * j];",
-            "}",
-        ]
-    ) + "\n}"
+    return (
+        "\n    ".join(
+            [
+                "static void NAME(I from, I to, REAL *restrict y, const REAL *p0) {",
+                "for (I r = from, n; r < to; r += n) {",
+                *places,
+                f"n = i{len(kept) - 1} % {LINE} || r + {LINE} > to ? 1 : {LINE};",
+                f"REAL *c = y + {_sum(kept, 0)};",
+                f"const REAL *x = p0 + {_sum(kept, 1)};",
+                f"if (n > 1) for (I j = 0; j < {whole}; j += {LINE})",
+                f"    transpose16(c + j, {to}, x + {apart} * j, {apart});",
+                f"for (I i = 0; i < n; i++) for (I j = n > 1 ? {whole} : 0; j < {inner}; j++)",
+                f"    c[i * {to} + j] = x[i + {apart} * j];",
+                "}",
+            ]
+        )
+        + "\n}"
+    )
 
 
 def _loops(lowered: Lowered, stage: Stage) -> str:
@@ -353,6 +367,11 @@ def _loops(lowered: Lowered, stage: Stage) -> str:
     if stage.kind == "map":
         core = ["#pragma omp simd", f"{each} {{", emit.body(traced, given, [(at, stage.node)]), "}"]
         before, after = [], []
+    elif summed and inner % LINE == 0 and inner <= SHORT:
+        core = [f"for (I k = 0; k < {inner}; k += W)", "#pragma omp simd", "for (I i = 0; i < W; i++) {"]
+        core += ["const I j = k + i;", emit.body(traced, given, [], [("s[q][i]", stage.node)]), "}"]
+        bounds = ["REAL s[W][W] = {};", "I at[W];"]
+        before, after = ["const I q = (r - from) % W;", "for (I i = 0; i < W; i++) s[q][i] = 0;"], ["at[q] = o;", *SUMS]
     elif summed:
         core = ["#pragma omp simd reduction(+:s)", f"{each} {{", emit.body(traced, given, [], [("s", stage.node)]), "}"]
         before, after = ["REAL s = 0;"], ["y[o] = s;"]
