@@ -74,8 +74,7 @@ class DiagonalStateSpace(nn.Module):
         log_decay, weight, skip = (
             p.repeat_interleave(self.copies, 0) if self.copies > 1 else p for p in (log_decay, write * read, self.skip)
         )
-        y, state = self.scan(StateSpace(x, log_decay, weight), state, clock)
-        return y + skip * x, state
+        return self.scan(StateSpace(x, log_decay, weight, skip.to(log_decay.real)), state, clock)
 
 
 def rates(start: str, units: int) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"] | None]:

@@ -140,12 +140,11 @@ def _fused(rule, project=False):
     return make
 
 
-def _conv(bias, silu):
+def _conv(bias, silu, taps=4):
     def make(T, dtype):
         b = _normal(D, dtype=dtype) if bias else None
-        return ShortConv(_normal(B, T, D, dtype=dtype), _normal(D, 4, dtype=dtype), b, silu), _normal(
-            B, 3, D, dtype=dtype
-        )
+        x, weight, past = (_normal(*shape, dtype=dtype) for shape in ((B, T, D), (D, taps), (B, taps - 1, D)))
+        return ShortConv(x, weight, b, silu), past
 
     return make
 
@@ -184,7 +183,7 @@ def _state_space(complex_):
         if complex_:
             a = torch.complex(a, 3 * torch.randn_like(a))
             read, state = torch.complex(read, read.flip(0)), torch.complex(state, state.flip(0))
-        return StateSpace(x, a, read), state
+        return StateSpace(x, a, read, _normal(D, dtype=dtype) if complex_ else None), state
 
     return make
 
@@ -344,6 +343,7 @@ RECORDS: dict[str, Callable] = {
     "cell-gru-before": _cell(rules.GRU_BEFORE, (3, 1, D, D)),
     "conv": _conv(True, True),
     "conv-plain": _conv(False, False),
+    "conv-many": _conv(True, True, 35),
     "least-squares": _least_squares(True),
     "least-squares-no-decay": _least_squares(False),
     "selective": _selective,

@@ -107,6 +107,7 @@ LARGE = {
     "delta-key": lambda: _matrix(Delta, 1, 430, 4, 32, 32, "key"),
     "low-rank-key": lambda: _matrix(LowRank, 1, 430, 4, 32, 32, "key"),
     "conv": lambda: _conv(2, 1_500, 70),
+    "conv-many": lambda: _conv(2, 2_200, 20, 40),
     "selective": lambda: _selective(1, 600, 70, 5),
 }
 
@@ -371,7 +372,7 @@ def test_what_no_kernel_takes_is_declined_with_its_reason():
     assert "complex" in module.declines(record, state.to(torch.complex128))
     assert "shape" in module.declines(record._replace(decay=record.decay[:, :, :1]), state)
     assert "nothing" in module.declines(Diag(record.decay[:, :0], record.drive[:, :0]), state)
-    conv, past = _conv(1, 5, 3, 17)
+    conv, past = _conv(1, 5, 3, 129)
     assert "taps" in IMPLEMENTATIONS[ShortConv][0].declines(conv, past)
     gaps = torch.tensor([[True, False, True, True, True]])
     conv, past = _conv(1, 5, 3)

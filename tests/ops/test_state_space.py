@@ -56,20 +56,17 @@ def test_many_resets_in_one_block(chance, blocks):
 @pytest.mark.parametrize("complex_", [False, True])
 def test_any_number_of_threads_gives_the_same_bits(complex_):
     torch.manual_seed(0)
-    # work enough for three threads
-    record, state = _record(640, torch.rand(40, dtype=torch.float64), torch.float32, features=160)
+    # work enough for three threads, and more blocks than are taken at once
+    record, state = _record(65 * 64, torch.rand(5, dtype=torch.float64), torch.float32, features=40)
     if not complex_:
         record, state = record._replace(log_decay=record.log_decay.real, read=record.read.real), state.real
-    leaves = [x.detach().clone().requires_grad_() for x in (*record[:3], state)]
+    leaves = [x.detach().clone().requires_grad_() for x in (*record[:3], torch.randn(40), state)]
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            kernels = native._kernels(StateSpace(*leaves[:3]), 64)
-            drive = torch.ones(160, 1, 10, 40, dtype=state.dtype)
-            states = native._carry(kernels.across, drive, leaves[3].transpose(0, 1), None)
-            total = sum(x.abs().sum() for x in (*kernels, *states))
-            results.append([*kernels, *states, *torch.autograd.grad(total, leaves[1:])])
+            read, last = native.scan(StateSpace(*leaves[:4]), leaves[4])
+            results.append([read, last, *torch.autograd.grad(read.sum() + last.abs().sum(), leaves)])
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:

@@ -74,5 +74,6 @@ class DSS(Mixer):
         if self.length is not None:
             scale = torch.expm1(log_decay * self.length) * rate
             write = write * rate * scale.conj() / (scale.abs().square() + TINY)
-        y, state = self.scan(StateSpace(x, log_decay, torch.view_as_complex(read) * write), state, clock)
-        return self.out(F.gelu(y + self.skip * x)), state
+        record = StateSpace(x, log_decay, torch.view_as_complex(read) * write, self.skip.to(log_rate))
+        y, state = self.scan(record, state, clock)
+        return self.out(F.gelu(y)), state

@@ -65,7 +65,7 @@ class GSS(Mixer):
         log_rate, log_frequency, read = (p.to(wide(x)) for p in (self.log_rate, self.log_frequency, self.read))
         rate = torch.complex(-log_rate.exp(), log_frequency.exp())
         _, write = zero_order_hold(rate, torch.ones_like(log_rate))
-        y, state = self.scan(
-            StateSpace(u, rate.expand(len(read), -1), torch.view_as_complex(read) * write), state, clock
-        )
-        return self.out(self.gate(y + self.skip * u) * F.gelu(self.wide(x))), state
+        weight = torch.view_as_complex(read) * write
+        record = StateSpace(u, rate.expand(len(read), -1), weight, self.skip.to(log_rate))
+        y, state = self.scan(record, state, clock)
+        return self.out(self.gate(y) * F.gelu(self.wide(x))), state

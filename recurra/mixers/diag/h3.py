@@ -57,5 +57,6 @@ class H3(Mixer):
         query, key, value = (p.unflatten(-1, (-1, self.head_width)) for p in (self.query(x), key, self.value(x)))
         outer = key[..., :, None] * value[..., None, :]
         read, pairs = self.space(outer.flatten(2), pairs, clock)
-        read = (query[..., :, None] * read.view_as(outer)).sum(-2)
+        read = query[..., :, None] * read.view_as(outer)
+        read = read.sum(-2) if self.head_width > 1 else read
         return self.out(read.flatten(2)), (past, pairs)

@@ -17,11 +17,6 @@ def _silu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x)
 
 
-def _moving(average: Tensor, x: Tensor, skip: Tensor) -> Tensor:
-    """What is going on."""
-    return _silu(average + skip * x)
-
-
 def _shared(
     shared: Tensor, scale: Tensor, other_scale: Tensor, shift: Tensor, other_shift: Tensor
 ) -> tuple[Tensor, ...]:
@@ -40,7 +35,7 @@ def _answer(x: Tensor, gate: Tensor, hidden: Tensor, found: Tensor) -> Tensor:
     return x + torch.sigmoid(gate) * (_silu(hidden + found) - x)
 
 
-MOVING, RESET, ANSWER = Map("mega_moving", _moving), Map("mega_reset", _reset), Map("mega_answer", _answer)
+RESET, ANSWER = Map("mega_reset", _reset), Map("mega_answer", _answer)
 SHARED = Map("mega_shared", _shared, 2)
 
 
@@ -109,19 +104,20 @@ class Mega(Mixer):
 
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
         h, opened = state
-        average, h = self.scan(StateSpace(x, *self._average(wide(x))), h, clock)
-        moving = pointwise(MOVING, average, x, self.skip)
+        moving, h = self.scan(StateSpace(x, *self._average(wide(x))), h, clock)
+        moving = F.silu(moving)
         gate, shared, reset, hidden = self.project(moving).split(self.splits, -1)
         query, key = pointwise(SHARED, shared, *self.scale.unbind(), *self.shift.unbind())
         read, opened = within(self._attend, query, torch.cat([key, F.silu(self.value(x))], -1), opened, clock)
         found = self.out(pointwise(RESET, reset, read))
         return pointwise(ANSWER, x, gate, hidden, found), (h, opened)
 
-    def _average(self, real: torch.dtype) -> tuple[Float[Tensor, "D N"], Float[Tensor, "D N"]]:
-        """The logarithm of what is kept of each average, and what each counts for in the read."""
-        update, forget, write, read = (p.to(real) for p in (self.update, self.forget, self.write, self.read))
+    def _average(self, real: torch.dtype) -> tuple[Float[Tensor, "D N"], Float[Tensor, "D N"], Float[Tensor, " D"]]:
+        """The logarithm of what is kept of each average, what each counts for in the read, and what x itself does."""
+        parts = (self.update, self.forget, self.write, self.read, self.skip)
+        update, forget, write, read, skip = (p.to(real) for p in parts)
         update, forget = update.sigmoid(), forget.sigmoid()
-        return torch.log1p(-update * forget), update * write * read * read.shape[1] ** -0.5
+        return torch.log1p(-update * forget), update * write * read * read.shape[1] ** -0.5, skip
 
     def _attend(
         self, query: Float[Tensor, "M Q K"], kept: Float[Tensor, "M C F"], place: Int[Tensor, "_ Q"]

@@ -13,7 +13,7 @@ from recurra.shapes import Bool, Float, Inexact, Tensor
 class StateSpace(NamedTuple):
     r"""A recurrence of every feature over N states that all see the same input, read as a weighted sum.
 
-    .. math::  h_t = e^{a} \odot h_{t-1} + x_t  \qquad  o_t = \operatorname{Re} \sum_n c_n h_{tn}
+    .. math::  h_t = e^{a} \odot h_{t-1} + x_t  \qquad  o_t = \operatorname{Re} \sum_n c_n h_{tn} + s\, x_t
 
     a and c are real, or both complex. Write weights are part of c: a constant factor of the input is a factor of what
     is read. A step that did not happen reads zero. State: h, `(B, D, N)`, real or complex as a is.
@@ -22,6 +22,7 @@ class StateSpace(NamedTuple):
     x: Float[Tensor, "B T D"]
     log_decay: Inexact[Tensor, "D N"]  # a, its real part at most 0
     read: Inexact[Tensor, "D N"]  # c
+    skip: Float[Tensor, " D"] | None = None  # s; none is zero
     reset: Bool[Tensor, "B T"] | None = None
     valid: Bool[Tensor, "B T"] | None = None
 

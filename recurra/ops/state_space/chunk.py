@@ -10,7 +10,6 @@ Features come first, so that a feature's products are one matrix product; a comp
 it lies in memory, so that nothing is copied between the two.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -38,26 +37,12 @@ def declines(record: StateSpace, state: Tensor) -> str | None:
 def scan(
     record: StateSpace, state: Inexact[Tensor, "B D N"]
 ) -> tuple[Float[Tensor, "B T D"], Inexact[Tensor, "B D N"]]:
-    return blocks(_kernels, _carry, record, state)
-
-
-def blocks(
-    make: Callable[[StateSpace, int], "Kernels"],
-    carry: Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]],
-    record: StateSpace,
-    state: Inexact[Tensor, "B D N"],
-) -> tuple[Float[Tensor, "B T D"], Inexact[Tensor, "B D N"]]:
-    """The method, with kernels that `make` has of a record and of the length of a block, and states that `carry` has.
-
-    `carry` takes what is left of a state over a block, what each block adds, the first state, and in which blocks
-    sequences begin; it returns the states before every block, and the last.
-    """
     x, valid = record.x, record.valid
     rows, steps = x.shape[:2]
     size = min(LENGTH, steps)
     blocks = -(-steps // size)
     padding = blocks * size - steps
-    kernels = make(record, size)
+    kernels = _kernels(record, size)
     inputs = F.pad(x, (0, 0, 0, padding)) if padding else x
     inputs = turned(inputs.flatten(0, 1)).unflatten(1, (rows, blocks, size))
     begun = record.reset
@@ -65,7 +50,7 @@ def blocks(
         begun = F.pad(begun, (0, padding)).unflatten(1, (blocks, size)).cumsum(2)
     written = inputs if begun is None else inputs.masked_fill(begun != begun[..., -1:], 0)
     reset = None if begun is None else begun[..., -1] > 0
-    before, last = carry(kernels.across, _written(kernels, written), state.transpose(0, 1), reset)
+    before, last = _carry(kernels.across, _written(kernels, written), state.transpose(0, 1), reset)
     read = _read(kernels, inputs, before, begun)
     read = turned(read.flatten(1)).unflatten(0, (rows, blocks * size))[:, :steps]
     if valid is None and not padding:
@@ -88,6 +73,8 @@ class Kernels(NamedTuple):
 def _kernels(record: StateSpace, size: int) -> Kernels:
     left = _Powers.apply(record.log_decay, size)
     kernel = (_pairs(left[:, :-1]) @ _pairs(record.read.conj())[..., None])[..., 0]
+    if record.skip is not None:
+        kernel = torch.cat([kernel[:, :1] + record.skip[:, None], kernel[:, 1:]], 1)
     # row i holds k_i, ..., k_0, 0, ...: windows over the kernel backwards, from the last to the first
     pairs = F.pad(kernel.flip(1), (0, size - 1)).unfold(1, size, 1).flip(1)
     recall, write = _pairs((record.read[:, None] * left[:, 1:]).conj()), _pairs(left[:, :-1].flip(1))

@@ -25,6 +25,7 @@ def scan(
         new = decay * before + x[..., None]
         read = (record.read * new).sum(-1)
         read = read.real if read.is_complex() else read
+        read = read if record.skip is None else read + record.skip * x
         if happens is not None:
             new = torch.where(happens[:, None, None], new, state)
             read = read.masked_fill(~happens[:, None], 0)
