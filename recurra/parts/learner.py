@@ -3,7 +3,9 @@
 Titans and the Miras family are settings of this; what differs between them is said where they are.
 """
 
+import functools
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,12 +15,16 @@ from recurra.checks import at_least, greater_than
 from recurra.clock import Clock
 from recurra.ops import Descent, Net, Scan
 from recurra.ops.descent.retention import Mirror
+from recurra.ops.descent.whole import Layers, Tables, Taught, whole
 from recurra.parts.conv import ShortConvolution
 from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm, unit
 from recurra.shapes import Float, Tensor, wide
 
 FORGET = (-5.0, -8.0)  # biases of what heads forget a step, the first and the last: 0.7 % and 0.03 %
+
+
+Whole = tuple[Float[Tensor, "B R E"], Layers, Layers]  # a state where a chunk begins
 
 
 def sizes_of(size: int, depth: int, expand: int) -> tuple[int, ...]:
@@ -44,6 +50,11 @@ def fresh(initial: Float[Tensor, "H P"], batch: int, momentum: bool = False) -> 
     none = torch.zeros_like(initial)
     state = initial, none, torch.ones_like(none[..., 0]), torch.zeros_like(none[:, 0, 0])
     return (*state, torch.zeros_like(none)) if momentum else state
+
+
+def _log_sigmoid(x: Tensor) -> Tensor:
+    """As torch's own, whose gradient has no C; from 40 on the rest is lost in float64 too."""
+    return -F.softplus(-x, threshold=40.0)
 
 
 class Learner(nn.Module):
@@ -136,16 +147,36 @@ class Learner(nn.Module):
         """What the networks answer to every step as they learn it, and the state after the last."""
         past, *memory = state
         mixed, past = self.conv(self.project(x), past, clock)
-        query, key, value = mixed.unflatten(-1, (3, self.heads, -1)).unbind(2)
-        rate, forget, *more = self.gates(x).to(memory[0].dtype).split(self.heads, -1)
-        threshold = F.softplus(more[-1]) if self.threshold else None
+        query, key, value, rate, forget, momentum, threshold = self._views(x, mixed, memory[0].dtype)
         record = Descent(
-            unit(query), unit(key), value, self.rate * rate.sigmoid(), self.initial, self.net, self.chunk,
-            F.logsigmoid(-forget), F.logsigmoid(more[0]) if self.momentum else None, self.answer,
+            query, key, value, rate, self.initial, self.net, self.chunk, forget, momentum, self.answer,
             power=self.power, threshold=threshold, mirror=self.mirror,
         )  # fmt: skip
         read, memory = self.scan(record, tuple(memory), clock)
         return read, (past, *memory)
+
+    def _views(self, x: Float[Tensor, "B T D"], mixed: Float[Tensor, "B T E"], kind: torch.dtype) -> tuple[Any, ...]:
+        """Query, key, value, rate, logarithms of what is kept of weights and of momentum, and the threshold."""
+        query, key, value = mixed.unflatten(-1, (3, self.heads, -1)).unbind(2)
+        rate, forget, *more = self.gates(x).to(kind).split(self.heads, -1)
+        momentum = _log_sigmoid(more[0]) if self.momentum else None
+        threshold = F.softplus(more[-1]) if self.threshold else None
+        return unit(query), unit(key), value, self.rate * rate.sigmoid(), _log_sigmoid(-forget), momentum, threshold
+
+    def whole(
+        self, x: Float[Tensor, "B C D"], state: Whole, taps: Float[Tensor, "J E"], known: Tables
+    ) -> tuple[Float[Tensor, "B C H K"], Whole]:
+        """As `learn` of a whole chunk with momentum and half the squared error, by calls that become C with others'.
+
+        The state is the convolution's past, and weights and momentum by layers: nothing else of it is left. `taps` are
+        the convolution's weights, turned over.
+        """
+        (past, start, momentum), steps = state, x.shape[1]
+        inputs = torch.cat([past, self.project(x)], 1)
+        mixed = functools.reduce(torch.add, (inputs[:, i : i + steps] * tap for i, tap in enumerate(taps.unbind(0))))
+        views = self._views(x, F.silu(mixed), x.dtype)[:-1]
+        read, start, momentum = whole(Taught(*(view.transpose(1, 2) for view in views)), start, momentum, known)
+        return read.transpose(1, 2), (inputs[:, steps:], start, momentum)
 
     def answered(self, x: Float[Tensor, "B T D"], read: Float[Tensor, "B T H K"]) -> Float[Tensor, "B T D"]:
         """What comes of the networks' answers to x: a norm of each head, a gate, a linear map."""

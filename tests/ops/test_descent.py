@@ -9,6 +9,7 @@ from recurra.clock import Clock
 from recurra.ops import Delta, Descent, Net, Scan, native, use
 from recurra.ops.delta import loop as delta_loop
 from recurra.ops.descent import retention
+from recurra.ops.descent.whole import Taught, tables, whole
 
 B, T, H, K, V = 2, 13, 2, 4, 3
 NETS = {
@@ -235,3 +236,25 @@ def test_in_c_threads_change_nothing(request):
     for several in (2, 3):
         torch.set_num_threads(several)
         assert all(torch.equal(x, y) for x, y in zip(learned("native", record), want, strict=True))
+
+
+def test_a_whole_chunk_by_plain_calls_is_that_of_the_loop():
+    logs = {name: -share(B, T, H).requires_grad_() for name in ("log_decay", "log_momentum")}
+    record = drawn(NETS["two"], chunk=T, **logs)
+    given = [getattr(record, name) for name in Taught._fields]
+    start, before = (0.3 * normal(B, H, record.net.size) for _ in range(2))
+    inputs = [x.detach().requires_grad_() for x in (*given, start, before)]
+    *given, start, before = inputs
+    found = []
+    with use("loop"):
+        fresh = start, 0 * start, torch.ones(B, H, dtype=start.dtype), torch.zeros(B, dtype=start.dtype), before
+        read, (after, *_, moving) = Scan()(record._replace(**dict(zip(Taught._fields, given, strict=True))), fresh)
+        found.append((read, after, moving))
+    taught = Taught(*(x.transpose(1, 2) for x in given))
+    layers = (tuple(record.net.layers(x)) for x in (start, before))
+    read, *moved = whole(taught, *layers, tables(T, start.detach()))
+    found.append((read.transpose(1, 2), *(torch.cat([x.flatten(2) for x in several], -1) for several in moved)))
+    torch.manual_seed(1)
+    grads = [normal(*x.shape) for x in found[0]]
+    one, other = ([*ends, *torch.autograd.grad(ends, inputs, grads)] for ends in found)
+    assert_close(other, one, rtol=1e-10, atol=1e-12)

@@ -4,7 +4,9 @@ Rows of a batch are at different places of their segments, so the memory is neve
 segment, and the weights at a chunk's start, which its state has anyway, are those of the segment's start.
 """
 
-from collections.abc import Callable
+from functools import partial
+from itertools import takewhile
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -13,17 +15,29 @@ from torch.nn import functional as F
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
+from recurra.ops.descent.whole import Tables, answers, tables
+from recurra.ops.scan import compiled
+from recurra.ops.walk import Walk, Way, native
 from recurra.parts.heads import divide
-from recurra.parts.learner import Learner
+from recurra.parts.learner import Learner, Whole
 from recurra.parts.norms import RMSNorm, unit
-from recurra.parts.persistent import Persistent, asks, placed
-from recurra.parts.rotary import rotary_turns, rotate
-from recurra.parts.segment import Open, Segments, arrange, choose, none_open
-from recurra.parts.window import attend
-from recurra.shapes import Bool, Float, Int, Tensor
+from recurra.parts.persistent import Persistent, asks
+from recurra.parts.rotary import rotary_turns, rotate_by_parts
+from recurra.parts.segment import AT_ONCE, Open, Segments, arrange, choose, none_open
+from recurra.shapes import Bool, Float, Tensor, wide
 
 Memory = tuple[Tensor, ...]
-View = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+class Known(NamedTuple):
+    """What is the same for every segment: weights, and numbers that stand for places."""
+
+    view: Float[Tensor, "E D"]  # of keys and values
+    cosine: Float[Tensor, "C P"]  # of their turns
+    sine: Float[Tensor, "C P"]
+    taps: Float[Tensor, "J F"]  # of the memory's convolution
+    sums: Float[Tensor, "C S"]  # as `Tables`
+    later: Float[Tensor, "C C"]
 
 
 class TitansMAC(Mixer):
@@ -106,63 +120,126 @@ class TitansMAC(Mixer):
         # a one tells where a step is from where none is
         segments, opened = arrange(F.pad(x, (0, 1), value=1.0), x, opened, clock)
         asked, there = segments.query.split((x.shape[-1], 1), -1)
-        happened = there[..., 0] > 0
-        whole = happened.all(-1).all(0).tolist()
-        start, inputs, reads = self.learner.initial_state(len(x)), [], []
-        view = self._view(torch.arange(self.segment, device=x.device))
-        ready = (z.unflatten(0, (len(x), -1)).unbind(1) for z in self._prepare(asked.flatten(0, 1), segments, view))
-        for number, (valid, *part) in enumerate(zip(happened.unbind(1), *ready, strict=True)):
-            if segments.fresh is not None:
-                memory = choose(segments.fresh[:, number], start, memory)
-            inputs.append(self._attend(memory, view, *part))
-            read, memory = self.learner.learn(inputs[-1], memory, None if whole[number] else Clock(valid=valid))
-            reads.append(read.flatten(-2))
-        y, read = (segments.in_time(torch.stack(several, 1)) for several in (inputs, reads))
+        happened, known, number, made = there[..., 0] > 0, self._known(), 0, []
+        whole = happened.all(-1).all(0).tolist() if happened.shape[-1] == self.segment else []
+        *ready, later = (z.unflatten(0, (-1, happened.shape[1])) for z in self._prepare(asked, segments, known))
+        while number < happened.shape[1]:
+            count = sum(takewhile(bool, whole[number : number + AT_ONCE]))
+            some = slice(number, number + max(1, count))
+            fresh = None if segments.fresh is None else segments.fresh[:, some]
+            part = tuple(z[:, some] for z in ready)
+            walks = self._walks(memory, known, part, fresh) if count else None
+            if walks is not None and compiled(native, *walks):
+                *found, memory = self._walk(*walks)
+            else:
+                valid = None if count else happened[:, some]
+                *found, memory = self._in_turn(memory, known, (*part, later[:, some]), fresh, valid)
+            made.append(found)
+            number += max(1, count)
+        y, read = (segments.in_time(torch.cat(parts, 1)) for parts in zip(*made, strict=True))
         answer = self.learner.answered(y, read.unflatten(-1, (self.heads, -1)))
         return self.attended(y) * self.remembered(answer).sigmoid(), (memory, opened)
 
-    def _view(self, places: Int[Tensor, " C"]) -> View:
-        """From what has these places to keys, turned, and values."""
-        weight = torch.cat([self.key.weight, self.value.weight])
-        turn = rotary_turns(places[None], weight.shape[1] // self.heads, self.base)
+    def _known(self) -> Known:
+        """What is the same for every segment."""
+        like = self.key.weight
+        turn = rotary_turns(
+            torch.arange(self.segment, device=like.device)[None], like.shape[1] // self.heads, self.base
+        )
+        cosine, sine = (z[0, :, 0].to(wide(like)).contiguous() for z in turn)
+        taps = self.learner.conv.weight.t().contiguous()
+        return Known(torch.cat([like, self.value.weight]), cosine, sine, taps, *tables(self.segment, cosine))
 
-        def view(x: Float[Tensor, "N C D"]) -> tuple[Float[Tensor, "N C H K"], Float[Tensor, "N C H K"]]:
-            key, value = F.linear(x, weight).unflatten(-1, (2, self.heads, -1)).unbind(2)
-            return rotate(key, *turn).to(x.dtype), value
+    def _view(
+        self, x: Float[Tensor, "N C D"], known: Known
+    ) -> tuple[Float[Tensor, "N H C K"], Float[Tensor, "N H C K"]]:
+        """Of what has these places keys, turned, and values."""
+        key, value = F.linear(x, known.view).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return rotate_by_parts(key, known.cosine, known.sine), value
 
-        return view
+    def _prepare(
+        self, asked: Float[Tensor, "B S Q D"], segments: Segments, known: Known
+    ) -> tuple[Float[Tensor, "N H C K"], Float[Tensor, "N H Q K"], Tensor, Float[Tensor, "N H M K"], Tensor]:
+        """What of all segments needs no memory: what asks it, what asks what it says, all other scores and values.
 
-    def _prepare(self, x: Float[Tensor, "N Q D"], segments: Segments, view: View) -> tuple[Tensor, ...]:
-        """What of all segments needs no memory: what asks it, what attends to what, and what is seen of that."""
+        The last is what is added to scores of what the memory says: -inf where that is for a later step.
+        """
         kept, place = segments.kept.flatten(0, 1), segments.place.flatten(0, 1)
-        ask, query = (z.unflatten(-1, (self.heads, -1)) for z in (self.ask(kept), self.query(x)))
-        key, value = view(kept)
-        seen = (torch.arange(self.segment, device=x.device) <= place[..., None]).expand(len(kept), -1, -1)
-        keys, values, known = self.persistent.beside(key, value, seen)
-        # what is recalled for a step is seen where that is
-        seen = torch.cat([known, seen], -1)
-        return unit(ask).transpose(1, 2), asks(query, place, self.base).to(key.dtype), keys, values, seen
+        ask, query = (z.unflatten(-1, (self.heads, -1)) for z in (self.ask(kept), self.query(asked.flatten(0, 1))))
+        key, value = (z.transpose(1, 2) for z in self._view(kept, known))
+        seen = (torch.arange(self.segment, device=kept.device) <= place[..., None]).expand(len(kept), -1, -1)
+        keys, values, all_seen = self.persistent.beside(key, value.to(key.dtype), seen)
+        query = asks(query, place, self.base).to(key.dtype).transpose(1, 2) * keys.shape[-1] ** -0.5
+        scores = (query @ keys.permute(0, 2, 3, 1)).masked_fill(~all_seen[:, None], -torch.inf)
+        later = torch.zeros_like(seen, dtype=key.dtype).masked_fill(~seen, -torch.inf)[:, None]
+        return unit(ask).transpose(1, 2), query[..., : key.shape[-1]], scores, values.transpose(1, 2), later
 
     def _attend(
         self,
-        memory: Memory,
-        view: View,
-        ask: Float[Tensor, "B H C K"],
-        query: Float[Tensor, "B Q H J"],
-        keys: Float[Tensor, "B M H J"],
-        values: Float[Tensor, "B M H K"],
-        seen: Bool[Tensor, "B Q L"],
+        answer: Float[Tensor, "B H C K"],
+        known: Known,
+        query: Float[Tensor, "B H Q K"],
+        scores: Float[Tensor, "B H Q M"],
+        values: Float[Tensor, "B H M K"],
+        later: Float[Tensor, "*B Q C"],
     ) -> Float[Tensor, "B Q D"]:
-        """What steps find in their segment and in what the memory recalls for it."""
-        key, value = view(self._recall(memory, ask).to(values.dtype))
-        keys, values = torch.cat([keys, placed(key)], 1), torch.cat([values, value], 1)
-        return self.out(attend(query, keys, values, seen).flatten(-2))
+        """What steps find in their segment and in what the memory answers for it."""
+        kind = self.out.weight.dtype
+        key, value = self._view(self.recalled(answer.transpose(1, 2).flatten(-2)).to(kind), known)
+        shares = torch.cat([scores, query @ key.mT + later], -1).softmax(-1)
+        own, far = shares.split([scores.shape[-1], self.segment], -1)
+        return self.out((own @ values + far @ value.to(far.dtype)).transpose(1, 2).flatten(-2).to(kind))
 
-    def _recall(self, memory: Memory, ask: Float[Tensor, "B H C K"]) -> Float[Tensor, "B C D"]:
-        """What the memory, as it was when the segment began, has for each step."""
-        _, start, *_ = memory
-        net = self.learner.net
-        # autocast would send the memory's answers through bfloat16
-        with torch.autocast(ask.device.type, enabled=False):
-            answer = net.forward(net.layers(start), ask.to(start.dtype), None)
-        return self.recalled(answer.transpose(1, 2).flatten(-2))
+    def _in_turn(
+        self,
+        memory: Memory,
+        known: Known,
+        ready: tuple[Tensor, ...],
+        fresh: Bool[Tensor, "B S"] | None,
+        happened: Bool[Tensor, "B S Q"] | None,
+    ) -> tuple[Float[Tensor, "B S Q D"], Float[Tensor, "B S Q D"], Memory]:
+        """What steps find, what the memory reads of that as it learns, and the memory after it: any segments."""
+        start, net, found, reads = self.learner.initial_state(len(ready[0])), self.learner.net, [], []
+        for number, (ask, *part) in enumerate(zip(*(z.unbind(1) for z in ready), strict=True)):
+            if fresh is not None:
+                memory = choose(fresh[:, number], start, memory)
+            # autocast would send the memory's answers through bfloat16
+            with torch.autocast(ask.device.type, enabled=False):
+                answer = net.forward(net.layers(memory[1]), ask.to(memory[1].dtype), None)
+            found.append(self._attend(answer, known, *part))
+            clock = None if happened is None else Clock(valid=happened[:, number])
+            read, memory = self.learner.learn(found[-1], memory, clock)
+            reads.append(read.flatten(-2))
+        return torch.stack(found, 1), torch.stack(reads, 1), memory
+
+    def _walks(
+        self, memory: Memory, known: Known, ready: tuple[Tensor, ...], fresh: Bool[Tensor, "B S"] | None
+    ) -> tuple[Walk, Whole]:
+        """The same for whole segments, as one walk: of a memory whose chunk begins only some can have changed."""
+        parts = self.recalled, self.out, self.learner
+        called = self.recalled, self.out, self.learner.project, self.learner.gates
+        weights = *known, *(weight for part in called for weight in part.parameters())
+        way = Way(partial(self._segment, known), weights, (TitansMAC, self.heads), parts, makes=True)
+        full = torch.ones(ready[0].shape[:2], dtype=torch.bool, device=ready[0].device)
+        first, now = map(self._whole, (self.learner.initial_state(len(full)), memory))
+        return Walk(way, ready, first, fresh, full), now
+
+    def _whole(self, memory: Memory) -> Whole:
+        """Of a memory at its chunk's start what says all of it, weights and momentum by layers."""
+        start, momentum = (tuple(self.learner.net.layers(z)) for z in (memory[1], memory[-1]))
+        return memory[0], start, momentum
+
+    def _segment(
+        self, known: Known, memory: Whole, ready: tuple[Tensor, ...]
+    ) -> tuple[Whole, tuple[Float[Tensor, "B C D"], Float[Tensor, "B C D"]]]:
+        """The memory after a whole segment, what steps found in it, and what the memory read of that."""
+        ask, query, scores, values = ready
+        y = self._attend(answers(memory[1], ask), known, query, scores, values, known.later)
+        read, memory = self.learner.whole(y, memory, known.taps, Tables(known.sums, known.later))
+        return memory, (y, read.flatten(-2))
+
+    def _walk(self, record: Walk, state: Whole) -> tuple[Float[Tensor, "B S C D"], Float[Tensor, "B S C D"], Memory]:
+        (_, (y, read)), (past, *moved) = native.scan(record, state)
+        _, _, *none, _ = self.learner.initial_state(len(y))
+        start, momentum = (torch.cat([z.flatten(2) for z in layers], -1) for layers in moved)
+        return y, read, (past, start, *none, momentum)

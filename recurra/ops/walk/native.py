@@ -35,6 +35,8 @@ class Side(NamedTuple):
     lowered: Lowered
     made: State = ()  # forward: what a block makes, of no numbers
     pairs: Sequence[list[Pair] | int] = ()  # backward: what becomes a weight's gradient
+    dear: Sequence[torch.Size] = ()  # forward: of which shapes what is kept is
+    kept: Sequence[int] = ()  # backward: which of that it is given
 
 
 def declines(record: Walk, state: State) -> str | None:
@@ -93,19 +95,20 @@ def _altered(module: nn.Module) -> bool:
     )
 
 
-def _rows(batch: int, numbers: int) -> int:
+def _together(batch: int, numbers: int) -> int:
     """How many rows of the batch go together, if a memory is so many numbers: threads have some each, and in cache."""
     return 1 if batch == 1 or numbers > LARGE else 2 if batch <= 4 else 4
 
 
-def _numbers(state: State) -> int:
-    """Those of one row's memory."""
-    return sum(x[0].numel() for x in leaves(state) if len(x))
+def _rows(state: State) -> int:
+    """How many rows of a state go together."""
+    several = [*leaves(state)]
+    return _together(len(several[0]), sum(x[:1].numel() for x in several))
 
 
 def _block(record: Walk, state: State) -> tuple[int, State, State]:
     """The rows of a block, and a memory and what is ready of it, whose numbers do not matter."""
-    rows = _rows(len(record.full), _numbers(state))
+    rows = _rows(state)
     memory = each(lambda x: x.new_ones(rows, *x.shape[1:]), state)
     return rows, memory, each(lambda x: x.new_ones(rows, *x.shape[2:]), record.ready)
 
@@ -114,7 +117,7 @@ def _key(record: Walk, state: State) -> tuple:
     way, ready, *_ = record
     tensors = *((x.shape[1:], x.dtype) for x in leaves(state)), *((x.shape[2:], x.dtype) for x in leaves(ready))
     parts = tuple((type(x), *_constants(x)) for part in way.parts for x in part.modules())
-    return way.key, parts, tuple((x.shape, x.dtype) for x in way.weights), tensors, _rows(len(record.full), _numbers(state))
+    return way.key, parts, tuple((x.shape, x.dtype) for x in way.weights), tensors, _rows(state)
 
 
 def _constants(module: nn.Module) -> list[tuple[str, Any]]:
@@ -128,9 +131,9 @@ def _forward(record: Walk, state: State) -> Side | str:
     if key not in _sides:
         rows, memory, ready = _block(record, state)
         try:
-            lowered, made = trace.forward(record.way, memory, ready)
-            text = emit.forward(lowered, rows, len(record.way.weights), len([*leaves(memory)]))
-            _sides[key] = Side(_written(text), lowered, each(lambda x: x.to("meta"), made))
+            lowered, made, dear = trace.forward(record.way, memory, ready)
+            text = emit.forward(lowered, rows, len(record.way.weights), len([*leaves(memory)]), len(dear))
+            _sides[key] = Side(_written(text), lowered, each(lambda x: x.to("meta"), made), dear=dear)
         except Declined as reason:
             _sides[key] = str(reason)
     return _sides[key]
@@ -143,8 +146,10 @@ def _backward(record: Walk, state: State) -> Side | str:
         rows, memory, ready = _block(record, state)
         counts = len(record.way.weights), len([*leaves(memory)]), len([*leaves(ready)])
         try:
-            back = trace.backward(record.way, memory, ready)
-            _sides[key] = Side(_written(emit.backward(back, rows, *counts)), back.lowered, pairs=back.pairs)
+            forward = _forward(record, state)
+            back = trace.backward(record.way, memory, ready, forward.dear if isinstance(forward, Side) else ())
+            text = emit.backward(back, rows, *counts)
+            _sides[key] = Side(_written(text), back.lowered, pairs=back.pairs, kept=back.kept)
         except Declined as reason:
             _sides[key] = str(reason)
     return _sides[key]
@@ -188,9 +193,12 @@ class _Eager(Function):
         before = [x.new_empty(batch, segments, *x.shape[1:]) for x in entry]
         made = [x.new_empty(batch, segments, *x.shape[1:], device="cpu") for x in leaves(side.made)]
         last = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in entry]
-        _call(side, "forward", real, weights, _packed(side, weights), ready, start, entry, before, made, last,
+        blocks, wanted = -(-batch // _rows(entry)), () if back is None else back.kept
+        room = {i: before[0].new_empty(blocks, segments, *side.dear[i]) for i in wanted}
+        kept = [room.get(i) for i in range(len(side.dear))]
+        _call(side, "forward", real, weights, _packed(side, weights), ready, start, entry, before, made, kept, last,
               fresh, full, batch, segments, torch.get_num_threads())  # fmt: skip
-        ctx.save_for_backward(fresh, full, *weights, *ready, *before)
+        ctx.save_for_backward(fresh, full, *weights, *ready, *before, *room.values())
         ctx.back, ctx.counts = back, counts
         ctx.set_materialize_grads(False)
         return *before, *made, *last
@@ -202,19 +210,20 @@ class _Eager(Function):
         back, counts = ctx.back, ctx.counts
         (weight_count, memory_count, ready_count), (batch, segments) = counts, full.shape
         weights, ready = flat[:weight_count], flat[weight_count : weight_count + ready_count]
-        before, real = flat[weight_count + ready_count :], flat[-1].dtype
+        rest = flat[weight_count + ready_count :]
+        before, kept, real = rest[:memory_count], rest[memory_count:], rest[0].dtype
         grads = [None if g is None else native.dense(g) for g in grad_outputs]
         of_before, of_made, of_last = grads[:memory_count], grads[memory_count:-memory_count], grads[-memory_count:]
         of_ready = [torch.empty_like(x) for x in ready]
         of_start, of_entry = ([x.new_empty(batch, *x.shape[2:]) for x in before] for _ in range(2))
-        blocks = -(-batch // _rows(batch, sum(x[0, 0].numel() for x in before)))
+        blocks = -(-batch // _rows([x[:, 0] for x in before]))
         places = dict(enumerate(back.lowered.outputs))
         sums = {x: ready[0].new_empty(blocks, *places[x].like.shape) for x in back.pairs if isinstance(x, int)}
         pairs = {
             x: before[0].new_empty(blocks, segments, *places[x].like.shape)
             for x in places if x >= memory_count + ready_count and x not in sums
         }  # fmt: skip
-        _call(back, "backward", real, weights, _packed(back, weights), ready, before, of_before, of_made, of_last,
+        _call(back, "backward", real, weights, _packed(back, weights), ready, kept, before, of_before, of_made, of_last,
               of_ready, of_start, of_entry, [*sums.values()], [*pairs.values()], fresh, full, batch, segments,
               torch.get_num_threads())  # fmt: skip
         found = iter(back.pairs)

@@ -13,11 +13,14 @@ from oracles.stored import numbers
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from recurra.clock import Clock
 from recurra.mixers.descent.titans import Titans
 from recurra.mixers.segment.titans_mac import TitansMAC
 from recurra.mixers.segment.titans_mag import TitansMAG
 from recurra.mixers.segment.titans_mal import TitansMAL
 from recurra.mixers.window.sliding_window import SlidingWindow
+from recurra.ops import native, use
+from recurra.state import leaves
 
 D, T = 8, 11
 BUILDS = {
@@ -272,3 +275,25 @@ def test_what_a_segment_teaches_is_context_when_it_is_full():
 def test_what_cannot_be_built_is_refused(make, wrong, said):
     with pytest.raises(ValueError, match=said):
         make(D, **wrong)
+
+
+@pytest.mark.skipif(native.available() is not None, reason=str(native.available()))
+def test_whole_segments_are_walked_in_c_with_the_numbers_of_one_after_the_other(monkeypatch):
+    mixer, x = TitansMAC(16, segment=8).double(), torch.randn(1, 44, 16, dtype=torch.float64, requires_grad=True)
+    reset = torch.zeros(1, 44, dtype=torch.bool)
+    reset[0, 20] = True
+    grads, taken, several = torch.randn(1, 44, 16, dtype=torch.float64), [], mixer._in_turn
+    inputs = x, *mixer.parameters()
+
+    def ends():
+        y, state = mixer(x, clock=Clock(reset=reset))
+        loss = (y * grads).sum() + sum(part.square().sum() for part in leaves(state))
+        return [y, *leaves(state), *torch.autograd.grad(loss, inputs)]
+
+    with use("loop"):
+        expected = ends()
+    monkeypatch.setattr(mixer, "_in_turn", lambda *args: (taken.append(args[2][0].shape[1]), several(*args))[1])
+    found = ends()
+    # the one that the reset cuts short: steps 16 to 19
+    assert taken == [1]
+    assert_close(found, expected, rtol=1e-9, atol=1e-11)
