@@ -5,11 +5,11 @@ import itertools
 import os
 import pathlib
 import re
-import signal
 import statistics
 import subprocess
 import sys
 
+from forked import Popen
 from typer.testing import CliRunner
 
 from recurra.cli import app
@@ -31,11 +31,10 @@ def command(*arguments):
 
 
 def start(*arguments, env=None, **keywords):
-    """The command in a process of its own."""
+    """The command in a process of its own; one that is started anew where something must run before it."""
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    # Ctrl-C reaches it even where these tests run in a shell's background, which ignores it
-    heard = dict(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    process = subprocess.Popen(command(*arguments), env=ENVIRONMENT | (env or {}), **{**pipes, **heard, **keywords})
+    popen = subprocess.Popen if "preexec_fn" in keywords else Popen
+    process = popen(command(*arguments), env=ENVIRONMENT | (env or {}), **{**pipes, **keywords})
     STARTED.append(process)
     return process
 

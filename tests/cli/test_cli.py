@@ -157,7 +157,13 @@ def test_ctrl_c_saves_and_says_how_to_go_on(text, tmp_path):
 
 def test_a_closed_terminal_saves(text, tmp_path):
     folder, (ours, theirs) = tmp_path / "run", pty.openpty()
-    terminal = dict(stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=functools.partial(os.login_tty, theirs))
+
+    def before():
+        # it is told of the end even where these tests are not: a shell's background may ignore it
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        os.login_tty(theirs)
+
+    terminal = dict(stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=before)
     process = start("train", text, "--mixer", "gla", *SMALL, "--steps", 100000, "--run", folder, **terminal)
     os.close(theirs)
     shown = b""
