@@ -85,4 +85,6 @@ class KDA(Mixer):
         write = self.strength * write.to(memory.dtype).sigmoid()
         log_decay = self.fading(self.forget(forget)).unflatten(-1, (self.heads, -1))
         read, memory = self.scan(correction(query, key, value, write, log_decay), memory, clock)
-        return self.out(self.norm.gated(read, self.gate(gate), torch.sigmoid)), (past, memory)
+        # as a matrix, to which torch adds the bias while it multiplies
+        gate = self.gate(gate.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return self.out(self.norm.gated(read, gate, torch.sigmoid)), (past, memory)

@@ -39,8 +39,11 @@ def _learn(
     return written, removed, -rate * removed, log_decay
 
 
-def _agree(query: Tensor, key: Tensor, value: Tensor, read: Tensor, gate: Tensor, *shares: Tensor) -> tuple[Tensor]:
-    return (query * key * shares[-1],)
+def _moments(
+    query: Tensor, key: Tensor, value: Tensor, read: Tensor, gate: Tensor, first: Tensor, *shares: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    x = read - first
+    return query * key * shares[-1], x, x * x
 
 
 def _answer(
@@ -49,17 +52,21 @@ def _answer(
     value: Tensor,
     read: Tensor,
     gate: Tensor,
+    first: Tensor,
     weight: Tensor,
     bias: Tensor,
     bonus: Tensor,
     agreement: Tensor,
+    total: Tensor,
+    squares: Tensor,
     count: Tensor | int,
+    epsilon: float,
 ) -> Tensor:
-    """What was read, scaled, and of the present value as much as query and key agree, then gated."""
-    return (read * weight + bias + agreement * value) * gate
-
-
-ANSWER = Map("rwkv7_answer", _answer, sums=_agree)
+    """What was read, normalised, and of the present value as much as query and key agree, then gated. Moments are of
+    what was read as it is from its first feature: no mean is far from there, so that the variance keeps its digits."""
+    mean = total / count
+    normal = (read - first - mean) * (squares / count - mean * mean + epsilon).rsqrt()
+    return (normal * weight + bias + agreement * value) * gate
 
 
 def _narrow(width: int, rank: int, between: nn.Module, start: Float[Tensor, " D"] | None) -> nn.Sequential:
@@ -194,8 +201,9 @@ class RWKV7(Mixer):
         learn = Map("rwkv7_learn", _learn, 4, _square, constants=(self.strength,))
         written, removed, answer, log_decay = pointwise(learn, key, rate, decay, *shares)
         read, memory = self.scan(LowRank(query, written, value, removed, answer, log_decay), memory, clock)
-        normal, *scales = map(self._heads, (self.norm.normal(read.flatten(-2)), *self.norm.affine()))
-        y = pointwise(ANSWER, query, written, value, normal, gate, *scales, self.bonus)
+        scales = map(self._heads, self.norm.affine())
+        way = Map("rwkv7_answer", _answer, 1, _moments, constants=(self.norm.epsilon,))
+        y = pointwise(way, query, written, value, read, gate, read.detach()[..., :1], *scales, self.bonus)
         return self.out(y.flatten(-2).to(x.dtype)), (past, memory)
 
     def _heads(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B H K"]:
