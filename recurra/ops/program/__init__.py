@@ -39,7 +39,7 @@ def compiled(program: "torch.export.ExportedProgram") -> Callable[[Sequence[Tens
     # never written; one alike is made in half the time that one of a shape and a type takes
     like, held = [torch.empty(x.shape, dtype=real, device="cpu") for x in like], lowered.inputs
     pack = struct.Struct(f"{len(held) + len(like) + 1}q").pack
-    empty_like, threads = torch.empty_like, torch.get_num_threads
+    empty_like, place, threads = torch.empty_like, Tensor.data_ptr, torch.get_num_threads
     constants = any(x is not None for x in held)
 
     def run(inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -47,7 +47,7 @@ def compiled(program: "torch.export.ExportedProgram") -> Callable[[Sequence[Tens
             given = iter(inputs)
             inputs = [next(given) if x is None else x for x in held]
         outputs = [*map(empty_like, like)]
-        code = function(pack(*[x.data_ptr() for x in inputs], *[x.data_ptr() for x in outputs], threads()))
+        code = function(pack(*map(place, inputs), *map(place, outputs), threads()))
         if code:
             kind, reason = FAILURES[code]
             raise kind(reason)
