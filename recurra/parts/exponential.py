@@ -102,7 +102,8 @@ class ExponentialSum(nn.Module):
 
 
 def _over(values: Tensor, weights: Tensor, least: float) -> Tensor:
-    return values / weights.clamp(min=least)
+    # one division a vector, not one for each of its numbers, and three for each going back
+    return values * weights.clamp(min=least).reciprocal()
 
 
 def mean_of(sums: Float[Tensor, "B T *H W"], least: float) -> Float[Tensor, "B T *H V"]:
