@@ -1,8 +1,8 @@
 """From the stages of a segment to C that walks through all segments, forward and back.
 
 Rows of the batch are taken a few together, and each such block goes through all segments before the next: what it
-remembers and the weights stay in the cache of the one thread that has it. Forward keeps nothing but the memory before
-each segment, from which backward makes the rest again.
+remembers and the weights stay in the cache of the one thread that has it. Forward keeps the memory before
+each segment, and of what is made on the way what is dear, from which backward makes the rest again.
 """
 
 from collections.abc import Sequence
@@ -55,18 +55,19 @@ I walk_forward(const I *fields) {
     REAL *const *weights = several(&g, WEIGHTS), *const *packed = several(&g, PACKED);
     REAL *const *ready = several(&g, READY);
     REAL *const *start = several(&g, MEMORY), *const *entry = several(&g, MEMORY), *const *before = several(&g, MEMORY);
-    REAL *const *made = several(&g, MADE), *const *last = several(&g, MEMORY);
+    REAL *const *made = several(&g, MADE), *const *kept = several(&g, KEPT), *const *last = several(&g, MEMORY);
     const uint8_t *fresh = mask_of(&g), *full = mask_of(&g);
     const I B = g.next[0], S = g.next[1], threads = g.next[2];
     EVERY_BLOCK(
         const I b = block * ROWS;
-        REAL *f[WEIGHTS + MEMORY + READY + MEMORY + MADE + PACKED], *at = own, **memory = f + WEIGHTS;
+        REAL *f[WEIGHTS + MEMORY + READY + MEMORY + MADE + KEPT + PACKED], *at = own, **memory = f + WEIGHTS;
         REAL **now = memory + MEMORY, **after = now + READY, **new = after + MEMORY;
         EACH(i, WEIGHTS) f[i] = weights[i];
-        EACH(i, PACKED) new[MADE + i] = packed[i];
+        EACH(i, PACKED) new[MADE + KEPT + i] = packed[i];
         EACH(i, MEMORY) memory[i] = room(&at, memory_size[i]), after[i] = room(&at, memory_size[i]);
         EACH(i, READY) now[i] = room(&at, ready_size[i]);
         EACH(i, MADE) new[i] = room(&at, made_size[i]);
+        EACH(i, KEPT) new[MADE + i] = at, at += up(kept_size[i]);
         EACH(i, MEMORY) gather(memory[i], entry[i], memory_size[i], b, B, memory_size[i], 0);
         EACH(s, S) {
             I any = MADE;
@@ -79,6 +80,7 @@ I walk_forward(const I *fields) {
             EACH(i, MEMORY) scatter(before[i], memory[i], memory_size[i], b, B, S * memory_size[i], s * memory_size[i]);
             if (!any) continue;
             EACH(i, READY) gather(now[i], ready[i], ready_size[i], b, B, S * ready_size[i], s * ready_size[i]);
+            EACH(i, KEPT) if (kept[i]) new[MADE + i] = kept[i] + (block * S + s) * kept_size[i];
             step(f, at);
             EACH(i, MADE) scatter(made[i], new[i], made_size[i], b, B, S * made_size[i], s * made_size[i]);
             EACH(r, ROWS) EACH(i, MEMORY) if (full[row_of(b, r, B) * S + s])
@@ -101,7 +103,7 @@ INLINE void add_to(REAL *restrict y, const REAL *restrict x, I n) { EACH(j, n) y
 I walk_backward(const I *fields) {
     Fields g = {fields};
     REAL *const *weights = several(&g, WEIGHTS), *const *packed = several(&g, PACKED);
-    REAL *const *ready = several(&g, READY);
+    REAL *const *ready = several(&g, READY), *const *kept = several(&g, KEPT);
     REAL *const *before = several(&g, MEMORY), *const *of_before = several(&g, MEMORY);
     REAL *const *of_made = several(&g, MADE), *const *of_last = several(&g, MEMORY);
     REAL *const *of_ready = several(&g, READY), *const *of_start = several(&g, MEMORY);
@@ -110,8 +112,8 @@ I walk_backward(const I *fields) {
     const I B = g.next[0], S = g.next[1], threads = g.next[2];
     EVERY_BLOCK(
         const I b = block * ROWS, n = B - b < ROWS ? B - b : ROWS;
-        REAL *f[WEIGHTS + MEMORY + READY + MEMORY + MADE + MEMORY + READY + SUMS + PAIRS + PACKED], *at = own;
-        REAL *later[MEMORY + 1], **memory = f + WEIGHTS, **now = memory + MEMORY, **given = now + READY;
+        REAL *f[WEIGHTS + MEMORY + READY + KEPT + MEMORY + MADE + MEMORY + READY + SUMS + PAIRS + PACKED], *at = own;
+        REAL *later[MEMORY + 1], **memory = f + WEIGHTS, **now = memory + MEMORY, **given = now + READY + KEPT;
         REAL **made = given + MEMORY, **found = made + MADE, **back = found + MEMORY, **rest = back + READY;
         EACH(i, WEIGHTS) f[i] = weights[i];
         EACH(i, PACKED) rest[SUMS + PAIRS + i] = packed[i];
@@ -150,6 +152,7 @@ I walk_backward(const I *fields) {
                     }
                 }
                 EACH(i, READY) gather(now[i], ready[i], ready_size[i], b, B, S * ready_size[i], s * ready_size[i]);
+                EACH(i, KEPT) now[READY + i] = kept[i] + (block * S + s) * kept_size[i];
                 EACH(i, MADE) gather_grad(made[i], of_made[i], made_size[i], b, B, S * made_size[i], s * made_size[i]);
                 step(f, at);
                 EACH(i, MEMORY) add_to(later[i], found[i], ROWS * memory_size[i]);
@@ -171,11 +174,17 @@ I walk_backward(const I *fields) {
 """
 
 
-def forward(lowered: Lowered, rows: int, weights: int, memory: int) -> str:
-    """The C of `walk_forward`: blocks of so many rows; so many inputs are weights, and then of the memory."""
+def forward(lowered: Lowered, rows: int, weights: int, memory: int, kept: int) -> str:
+    """The C of `walk_forward`: blocks of so many rows; so many inputs are weights, and then of the memory.
+
+    So many of the last results are kept, if there is where.
+    """
     given, found = _sizes(lowered)
-    rooms = Rooms(given[weights : weights + memory], given[weights + memory :], found[memory:], {}, {})
-    own = 2 * _up(rooms.memory) + _up(rooms.ready) + _up(rooms.made)
+    ends = len(found) - kept
+    rooms = Rooms(
+        given[weights : weights + memory], given[weights + memory :], found[memory:ends], found[ends:], {}, {}
+    )
+    own = 2 * _up(rooms.memory) + _up(rooms.ready) + _up(rooms.made) + _up(rooms.kept)
     return _head(lowered, rows, weights, rooms, own) + FORWARD
 
 
@@ -185,17 +194,20 @@ def backward(back: Back, rows: int, weights: int, memory: int, ready: int) -> st
     given = given[weights:]
     sums = {x: found[x] for x in back.pairs if isinstance(x, int)}
     pairs = {x: found[x] for x in range(memory + ready, len(found)) if x not in sums}
-    rooms = Rooms(given[:memory], given[memory : memory + ready], given[2 * memory + ready :], sums, pairs)
+    kept = len(back.kept)
+    ready_sizes, rest = given[memory : memory + ready], given[memory + ready :]
+    rooms = Rooms(given[:memory], ready_sizes, rest[kept + memory :], rest[:kept], sums, pairs)
     own = 4 * _up(rooms.memory) + 2 * _up(rooms.ready) + _up(rooms.made) + _up([*sums.values()])
     return _head(back.lowered, rows, weights, rooms, own) + BACKWARD
 
 
 class Rooms(NamedTuple):
-    """How many numbers a block has of each: memory, what is ready, what is made; of a gradient's sums and pairs."""
+    """How many numbers a block has of each: memory, what is ready, made and kept; of a gradient's sums and pairs."""
 
     memory: list[int]
     ready: list[int]
     made: list[int]
+    kept: list[int]
     sums: dict[int, int]  # by which of the results it is
     pairs: dict[int, int]
 
@@ -216,13 +228,14 @@ def _head(lowered: Lowered, rows: int, weights: int, rooms: Rooms, own: int) -> 
     first = len(rooms.memory) + len(rooms.ready)
     arrays = {
         "memory_size": [x // rows for x in rooms.memory], "ready_size": [x // rows for x in rooms.ready],
-        "made_size": [x // rows for x in rooms.made], "sum_size": [*rooms.sums.values()],
+        "made_size": [x // rows for x in rooms.made], "kept_size": rooms.kept, "sum_size": [*rooms.sums.values()],
         "pair_size": [*rooms.pairs.values()], "sum_at": [x - first for x in rooms.sums],
         "pair_at": [x - first for x in rooms.pairs],
     }  # fmt: skip
     counts = {
         "ROWS": rows, "WEIGHTS": weights, "MEMORY": len(rooms.memory), "READY": len(rooms.ready),
-        "MADE": len(rooms.made), "SUMS": len(rooms.sums), "PAIRS": len(rooms.pairs), "PACKED": len(lowered.packed),
+        "MADE": len(rooms.made), "KEPT": len(rooms.kept), "SUMS": len(rooms.sums), "PAIRS": len(rooms.pairs),
+        "PACKED": len(lowered.packed),
         "WORK": sum(cost(lowered, x) for x in lowered.stages), "WHOLE": own + found.own,
     }  # fmt: skip
     # loops over units become vectors so too, and it takes half the time

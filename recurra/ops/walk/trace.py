@@ -5,7 +5,7 @@ brings out again as another tensor is found by it. All are kept until the trace 
 """
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +23,8 @@ from recurra.shapes import State, Tensor
 from recurra.state import each, leaves
 
 aten = torch.ops.aten
+# whose results are kept for the way back: what else it needs is soon made of these again
+DEAR = {aten.mm.default, aten.addmm.default, aten._softmax.default, aten._safe_softmax.default}
 
 
 class Recorder(TorchDispatchMode):
@@ -121,40 +123,43 @@ class Back(NamedTuple):
 
     lowered: Lowered
     pairs: list[list[Pair] | int]  # of each weight that wants a gradient, in order; or which result is added up
+    kept: list[int]  # which of what was dear on the way there it is given, after what is ready
 
 
-def forward(way: Way, memory: State, ready: State) -> tuple[Lowered, State]:
-    """What the function computes, as stages, and what it makes beside the memory.
+def forward(way: Way, memory: State, ready: State) -> tuple[Lowered, State, list[torch.Size]]:
+    """What the function computes, as stages, what it makes beside the memory, and of which shapes its last results are.
+
+    These are dear to make, and are there for the way back.
 
     Raises:
         Declined: there is no C for it.
     """
     recorder = Recorder()
     with torch.no_grad():
-        _give(recorder, "weight", way.weights)
-        _give(recorder, "memory", leaves(memory))
-        _give(recorder, "ready", leaves(ready))
-        with use("loop"), InParts(), recorder:
-            after, made = way.function(memory, ready)
-        results = [recorder.node(x) for x in (*leaves(after), *leaves(made))]
-        return _lowered(recorder, results, len(way.weights)), made
+        after, made = _there(recorder, way, memory, ready)
+    results = [recorder.node(x) for x in (*leaves(after), *leaves(made))]
+    dear = _dear(recorder.graph)
+    return _lowered(recorder, [*results, *dear], len(way.weights)), made, [x.meta["val"].shape for x in dear]
 
 
-def backward(way: Way, memory: State, ready: State) -> Back:
+def backward(way: Way, memory: State, ready: State, dear: Sequence[torch.Size]) -> Back:
     """The function's gradient, from those of the memory after a segment and of what that made.
+
+    Args:
+        way: the function.
+        memory: a memory.
+        ready: what is ready of a segment.
+        dear: of which shapes the results are that are kept, as `forward` says. Others than here: they are not used.
 
     Raises:
         Declined: there is no C for it.
     """
     recorder, wanted = Recorder(), [x for x in way.weights if x.requires_grad]
-    memory, ready = (each(lambda x: x.detach().requires_grad_(), state) for state in (memory, ready))
-    _give(recorder, "weight", way.weights)
-    _give(recorder, "memory", leaves(memory))
-    _give(recorder, "ready", leaves(ready))
+    memory, ready = _wanting(memory), _wanting(ready)
     ins = [*leaves(memory), *leaves(ready), *wanted]
-    with torch.enable_grad(), use("loop"), InParts():
-        with recorder:
-            after, made = way.function(memory, ready)
+    with torch.enable_grad(), use("loop"):
+        after, made = _there(recorder, way, memory, ready)
+        calls = _dear(recorder.graph)
         ends = [*leaves(after), *leaves(made)]
         # without gaps, in order, as they come
         grads = [torch.ones(x.shape, dtype=x.dtype, device=x.device) for x in ends]
@@ -175,7 +180,42 @@ def backward(way: Way, memory: State, ready: State) -> Back:
             [Pair(len(results) + 2 * i, len(results) + 2 * i + 1, turned) for i, (*_, turned) in enumerate(terms)]
         )
         results += [x for one, two, _ in terms for x in (one, two)]
-    return Back(_lowered(recorder, results, len(way.weights)), pairs)
+    alike = [x.meta["val"].shape for x in calls] == list(dear)
+    given = _given_again(recorder.graph, calls if alike else [])
+    lowered = _lowered(recorder, [given.get(x, x) for x in results], len(way.weights), [*given.values()])
+    left = {*recorder.graph.nodes}
+    return Back(lowered, pairs, [i for i, node in enumerate(given.values()) if node in left])
+
+
+def _wanting(state: State) -> State:
+    """Of which gradients are wanted."""
+    return each(lambda x: x.detach().requires_grad_(), state)
+
+
+def _there(recorder: Recorder, way: Way, memory: State, ready: State) -> tuple[State, State]:
+    """What the function gives, recorded."""
+    _give(recorder, "weight", way.weights)
+    _give(recorder, "memory", leaves(memory))
+    _give(recorder, "ready", leaves(ready))
+    with use("loop"), InParts(), recorder:
+        return way.function(memory, ready)
+
+
+def _dear(graph: Graph) -> list[Node]:
+    """Calls whose results are kept."""
+    return [x for x in graph.nodes if x.target in DEAR and x.meta["val"].is_contiguous()]
+
+
+def _given_again(graph: Graph, calls: list[Node]) -> dict[Any, Node]:
+    """An input in place of each of these calls."""
+    first = next((x for x in graph.nodes if x.op == "call_function"), None)
+    given: dict[Any, Node] = {}
+    for i, call in enumerate(calls):
+        with graph.inserting_before(first):
+            given[call] = graph.placeholder(f"kept{i}")
+        given[call].meta["val"] = call.meta["val"]
+        call.replace_all_uses_with(given[call])
+    return given
 
 
 def _give(recorder: Recorder, name: str, tensors: Iterable[Tensor]) -> None:
@@ -183,10 +223,14 @@ def _give(recorder: Recorder, name: str, tensors: Iterable[Tensor]) -> None:
         recorder.given(f"{name}{i}", x)
 
 
-def _lowered(recorder: Recorder, results: list[Any], weights: int) -> Lowered:
+def _lowered(recorder: Recorder, results: list[Any], weights: int, optional: Sequence[Node] = ()) -> Lowered:
+    """The stages. Inputs that are optional go if nothing is made of them."""
     graph = recorder.graph
     graph.output(results)
     graph.eliminate_dead_code()
+    for node in optional:
+        if not node.users:
+            graph.erase_node(node)
     return lower_calls(list(graph.nodes), weights)
 
 
