@@ -22,12 +22,12 @@ typedef struct {
     const REAL *weights = z.weights + g * N * ALL * W;
 #define WEIGHTS(n) const REAL *w = weights + (n) * ALL * W; \
     const vec ar = get(w), ai = both ? get(w + W) : (vec){}, br = get(w + B * W), bi = both ? get(w + (B + 1) * W) : (vec){}, \
-        cr = get(w + C * W), ci = both ? get(w + (C + 1) * W) : (vec){}, m = get(w + M * W), over = 1 / m;
+        cr = get(w + C * W), ci = both ? get(w + (C + 1) * W) : (vec){}, m = get(w + M * W), over = 1 / m, mr = m * br, mi = m * bi;
 
 /* one step of the state (r, i) by input u: p is what scales it */
-#define MOVE(u, th) const vec by = m * (th), pr = ar + br * by, pi = ai + bi * by; \
-    const vec now = both ? pr * r - pi * i + br * (u) : pr * r + br * (u); \
-    if (both) i = pr * i + pi * r + bi * (u); \
+#define MOVE(u, th) const vec pr = ar + mr * (th), pi = ai + mi * (th); \
+    const vec now = both ? pr * r + (br * (u) - pi * i) : pr * r + br * (u); \
+    if (both) i = pr * i + (bi * (u) + pi * r); \
     r = now;
 
 typedef struct { Liquid z; REAL *last, *y, *kept /* NULL, or B, group, window, N, parts, 16 */; } Forward;
@@ -49,7 +49,8 @@ INLINE void forward(const Forward *f, I task, const int P) {
                 if (valid && !valid[t0 + t]) continue;
                 if (reset && reset[t0 + t]) r = i = (vec){};
                 MOVE(x[t], tanh16(x[t] * over))
-                y[t] += both ? cr * r - ci * i : cr * r;
+                y[t] += cr * r;
+                if (both) y[t] -= ci * i;
             }
             put(h, r);
             if (both) put(h + W, i);
@@ -73,34 +74,39 @@ INLINE void backward(const Backward *f, I task, const int P) {
             WEIGHTS(n)
             const REAL *h = f->kept + ((task * windows + t0 / WINDOW) * N + n) * P * W;
             vec r = get(h), i = both ? get(h + W) : (vec){};
+            rs[0] = r, is[0] = i;
             for (I t = 0; t < steps; t++) {
                 if (!valid || valid[t0 + t]) {
                     if (reset && reset[t0 + t]) r = i = (vec){};
-                    rs[t] = r, is[t] = i, ths[t] = tanh16(x[t] * over);
+                    ths[t] = tanh16(x[t] * over);
                     MOVE(x[t], ths[t])
                 }
                 rs[t + 1] = r, is[t + 1] = i;
             }
             REAL *dh = f->dh + (task * N + n) * P * W, *dw = f->dw + (task * N + n) * ALL * W;
-            vec gr = get(dh), gi = both ? get(dh + W) : (vec){}, dar = {}, dai = {}, dbr = {}, dbi = {}, dcr = {}, dci = {}, dm = {};
-            /* a step's later state, that a reset of the step after it may have put in its place in rs, is (r, i) */
+            vec gr = get(dh), gi = both ? get(dh + W) : (vec){}, dar = {}, dai = {}, dbr = {}, dbi = {}, dcr = {}, dci = {};
+            /* sums over steps: of what scales the state and how far, and of what its limit lets through */
+            vec far = {}, fai = {}, through = {};
             for (I t = steps - 1; t >= 0; t--) {
                 if (valid && !valid[t0 + t]) continue;
-                const vec hr = rs[t], hi = is[t], th = ths[t], by = m * th, pr = ar + br * by, pi = ai + bi * by;
-                r = both ? pr * hr - pi * hi + br * x[t] : pr * hr + br * x[t];
-                dcr += dy[t] * r, gr += dy[t] * cr;
-                if (both) i = pr * hi + pi * hr + bi * x[t], dci -= dy[t] * i, gi -= dy[t] * ci;
-                const vec dpr = both ? gr * hr + gi * hi : gr * hr, dpi = gi * hr - gr * hi, slope = 1 - th * th;
-                dar += dpr, dbr += gr * x[t] + dpr * by;
-                vec dby = dpr * br, du = gr * br;
-                if (both) dai += dpi, dbi += gi * x[t] + dpi * by, dby += dpi * bi, du += gi * bi;
-                dx[t] += du + dby * slope;
-                dm += dby * (th - x[t] * over * slope);
+                const int begins = reset && reset[t0 + t];
+                const vec th = ths[t], pr = ar + mr * th, pi = ai + mi * th, slope = 1 - th * th;
+                const vec hr = begins ? (vec){} : rs[t], hi = begins ? (vec){} : is[t];
+                dcr += dy[t] * rs[t + 1], gr += dy[t] * cr;
+                if (both) dci -= dy[t] * is[t + 1], gi -= dy[t] * ci;
+                const vec dpr = both ? gr * hr + gi * hi : gr * hr, dpi = gi * hr - gr * hi;
+                dar += dpr, far += dpr * th, dbr += gr * x[t];
+                if (both) dai += dpi, fai += dpi * th, dbi += gi * x[t];
+                const vec some_through = slope * (both ? dpr * br + dpi * bi : dpr * br);
+                through += some_through * x[t];
+                dx[t] += some_through + (both ? gr * br + gi * bi : gr * br);
+                if (begins) { gr = gi = (vec){}; continue; }
                 const vec back = both ? gr * pr + gi * pi : gr * pr;
                 if (both) gi = gi * pr - gr * pi;
                 gr = back;
-                if (reset && reset[t0 + t]) gr = gi = (vec){};
             }
+            dbr += m * far, dbi += m * fai;
+            const vec dm = (both ? br * far + bi * fai : br * far) - over * through;
             put(dh, gr);
             if (both) put(dh + W, gi);
             #define GAIN(at, by) put(dw + (at) * W, get(dw + (at) * W) + (by));
