@@ -172,6 +172,7 @@ def through(
     state: tuple[State, Open],
     start: tuple[State, Open],
     clock: Clock | None,
+    shown: Callable[[State], State] = lambda ready: ready,
 ) -> tuple[Float[Tensor, "B T D"], tuple[State, Open]]:
     """What all steps read, and the state after them: every full segment is written, then all steps read at once.
 
@@ -189,6 +190,7 @@ def through(
         state: the memory before the first segment, and the open segment.
         start: the state of a sequence that begins.
         clock: when steps happen.
+        shown: of what is prepared, what is written.
     """
     memory, opened = state
     size, batch = opened[0].shape[1] + 1, len(query)
@@ -199,9 +201,8 @@ def through(
     for some in segments.together():
         asked, place = some.query.flatten(0, 1), some.place.flatten(0, 1)
         ready = prepare(asked, some.kept.flatten(0, 1), place)
-        (before, made), memory = walk(
-            Walk(way, each(lambda x: x.unflatten(0, (batch, -1)), ready), start[0], some.fresh, some.full), memory
-        )
+        written = each(lambda x: x.unflatten(0, (batch, -1)), shown(ready))
+        (before, made), memory = walk(Walk(way, written, start[0], some.fresh, some.full), memory)
         found = each(lambda x: x.flatten(0, 1), made if way.makes else before)
         y.append(read(found, asked, ready, place).unflatten(0, (batch, -1)))
     return segments.in_time(torch.cat(y, 1) if len(y) > 1 else y[0]), (memory, opened)

@@ -92,7 +92,7 @@ class BlockRecurrent(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Memory, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
         """Change the states at every full segment, then read for all steps at once."""
-        kept, query = linear(x, self.key, self.value, self.query, self.state_query).chunk(2, -1)
+        kept, query = linear(x, self.key, self.value), linear(x, self.query, self.state_query)
         # the same for every segment, and what states give is needed by their segment's steps and by themselves
         give = partial(self._give, self._four())
         parts = self.norm, self.hidden, self.candidate

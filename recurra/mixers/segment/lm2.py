@@ -8,7 +8,8 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops.walk import Way
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, attend_open, check_segment, none_open, through
+from recurra.parts.segment import Open, attend_open, check_segment, linear, none_open, through
+from recurra.parts.window import attend
 from recurra.shapes import Float, Tensor
 
 
@@ -82,32 +83,34 @@ class LM2(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Tensor, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, Open]]:
         """Write every full segment, then read for all steps at once."""
-        kept = torch.cat([self.key(x), self.value(x), x], -1)
-        query = torch.cat([self.query(x), self.read_query(x)], -1)
+        kept, query = torch.cat([linear(x, self.key, self.value), x], -1), linear(x, self.query, self.read_query)
         parts = self.write_query, self.memory_gate
         way = Way(self._write, tuple(part.weight for part in parts), (LM2,), parts)
-        return through(self._prepare, way, self._read, query, kept, state, self.initial_state(len(x)), clock)
+        start = self.initial_state(len(x))
+        return through(self._prepare, way, self._read, query, kept, state, start, clock, lambda ready: ready[2:])
 
     def _read(self, slots: Tensor, query: Tensor, ready: tuple[Tensor, ...], place: Tensor) -> Float[Tensor, "M Q D"]:
         """What queries find in the slots, through the gate, and in their segment."""
         query, asked = query.chunk(2, -1)
         query, key, value = (z.unflatten(-1, (self.heads, -1)) for z in (query, *ready[:2]))
         local = self.out(attend_open(query, key, value, place, self.base).flatten(-2))
-        slots = slots.to(asked.dtype)
-        read = F.scaled_dot_product_attention(asked, self.read_key(slots), self.read_value(slots))
+        # one head
+        key, value = linear(slots.to(asked.dtype), self.read_key, self.read_value)[:, :, None].chunk(2, -1)
+        read = attend(asked[:, :, None], key, value).squeeze(2)
         return local + F.sigmoid(self.read_gate(read)) * read
 
     def _prepare(self, query: Tensor, kept: Float[Tensor, "M C F"], place: Tensor) -> tuple[Tensor, ...]:
         """Keys and values of steps, those that slots look at, and what a segment says to the gates."""
         key, value, x = kept.chunk(3, -1)
         gate = self.segment_gate(F.relu(self.scale * x).mean(1))
-        return key, value, self.write_key(x), self.write_value(x), gate
+        return key, value, linear(x, self.write_key, self.write_value), gate
 
     def _write(
         self, slots: Float[Tensor, "B N D"], ready: tuple[Tensor, ...]
     ) -> tuple[Float[Tensor, "B N D"], tuple[()]]:
         """The slots after a segment."""
-        _, _, key, value, gate = ready
+        written, gate = ready
+        key, value = written.chunk(2, -1)
         query = self.write_query(slots.to(key.dtype))
         update = F.scaled_dot_product_attention(query, key, value).to(slots.dtype)
         gate = gate[:, None].to(slots.dtype) + self.memory_gate(slots.tanh().to(key.dtype)).to(slots.dtype)
