@@ -12,8 +12,10 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
+from forked import Popen
 from train.pausing import AT
 
 import recurra
@@ -44,6 +46,12 @@ TRAINING = {
     "steps": 12, "batch": 4, "length": 32, "warmup": 2, "evaluate_every": 6, "checkpoint_every": 5,
     "evaluation_tokens": 512,
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _forked(monkeypatch):
+    """The runs of a comparison need not import torch, each for itself; one test here starts them as they are."""
+    monkeypatch.setattr(pool, "subprocess", types.SimpleNamespace(Popen=Popen, DEVNULL=subprocess.DEVNULL))
 
 
 def config(**changed) -> CompareConfig:

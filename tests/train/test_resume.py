@@ -13,6 +13,7 @@ import sys
 import time
 
 import pytest
+from forked import Popen
 from train import tiny
 from train.test_loop import numbers, weights
 
@@ -49,7 +50,7 @@ class StopAt(Quiet):
 def start(folder: pathlib.Path, steps: int) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "train.tiny", str(folder), str(steps)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(folder: pathlib.Path, step: int) -> None:
