@@ -29,6 +29,9 @@ typedef struct {
 INLINE I numbers(I lk) { return READS * WRITES * CHUNK * W + (READS + WRITES) * CHUNK * lk + lk; }
 INLINE I blocks_of(I values) { return (values + COLUMNS - 1) / COLUMNS; }
 
+/* whether reads and writes are not what left and right are */
+INLINE int scaled(const Panels *p) { return p->scalar && p->f->z.shape.gw; }
+
 /* what the way forwards makes of a chunk, which the way back finds again */
 static void kept_panels(Panels *p, Arena *a) {
     const I lk = p->lk, lv = p->lv;
@@ -38,7 +41,7 @@ static void kept_panels(Panels *p, Arena *a) {
     }
     EACH(w, WRITES) {
         p->k[w] = take(a, CHUNK * lk), p->kf[w] = p->scalar ? p->k[w] : take(a, CHUNK * lk), p->kt[w] = take(a, CHUNK * lk);
-        p->right[w] = take(a, CHUNK * lv), p->writes[w] = p->scalar ? take(a, CHUNK * lv) : p->right[w];
+        p->right[w] = take(a, CHUNK * lv), p->writes[w] = scaled(p) ? take(a, CHUNK * lv) : p->right[w];
     }
     p->d = take(a, CHUNK * lk), p->whole = take(a, lk), p->parts = take(a, CHUNK / PART * lk);
     p->table = take(a, (CHUNK + 1) * W) + W, p->since = take(a, 2 * W) + W, p->until = take(a, W);
@@ -48,7 +51,7 @@ static void panels(Panels *p, Arena *a, I heads) {
     const I lk = p->lk, lv = p->lv;
     EACH(r, READS) {
         p->gq[r] = take(a, CHUNK * lk);
-        p->left[r] = take(a, CHUNK * lv), p->reads[r] = p->scalar ? take(a, CHUNK * lv) : p->left[r];
+        p->left[r] = take(a, CHUNK * lv), p->reads[r] = scaled(p) ? take(a, CHUNK * lv) : p->left[r];
     }
     EACH(w, WRITES) p->gk[w] = take(a, CHUNK * lk);
     p->gv = ERASES ? p->left[LAG] : take(a, CHUNK * lv);
@@ -119,7 +122,7 @@ static void read_values(Panels *p, Piece c, const REAL *s, I ahead) {
     pack(v, lv, plus_columns(rows_of(p->f->z.v, c), c.lo), n, CHUNK, c.wide, ahead);
     if (LAG && !ERASES) memset(x, 0, CHUNK * lv * sizeof(REAL)), lower(x, lv, p->A[LAG][0], v, lv, n, lv / W);
     if (LAG) product(x, lv, x, 0, p->qf[LAG], lk, 1, s, lv, n, lk, lv / W), solve(x, p->A[LAG][LAST], n, lv);
-    EACH(w, p->scalar ? WRITES : 0) scale_rows(p->writes[w], p->right[w], p->until, n, CHUNK, lv);
+    EACH(w, scaled(p) ? WRITES : 0) scale_rows(p->writes[w], p->right[w], p->until, n, CHUNK, lv);
 }
 /* all of a piece but what is asked of it */
 static void read_writes(Panels *p, Piece c, const REAL *s, I ahead) {
@@ -146,7 +149,7 @@ static void sum_columns(Panels *p, REAL *to, const REAL *s, const REAL *ds, I n,
     EACH(r, READS) columns(p->x, p->reads[r] + lo, lv, wide), product(EDGE(to, r), W, 0, 0, s + lo, lv, 1, p->x, W, lk, wide, 1);
     EACH(w, WRITES) {
         columns(p->x, p->writes[w] + lo, lv, wide), product(EDGE(to, READS + w), W, 0, 0, ds + lo, lv, 1, p->x, W, lk, wide, 1);
-        if (p->scalar) columns(p->x, p->right[w] + lo, lv, wide);
+        if (scaled(p)) columns(p->x, p->right[w] + lo, lv, wide);
         EACH(r, READS) product(TABLE(to, r, w), W, 0, 0, p->left[r] + lo, lv, 1, p->x, W, n, wide, 1);
     }
 }
@@ -175,7 +178,7 @@ static void back_columns(Panels *p, Piece c, const REAL *s, REAL *ds, REAL *sums
     }
     if (!ERASES) written(p, p->gv, 0, ds, n);
     if (LAG && !ERASES) upper(p->gv, lv, 0, p->A[LAG][0], p->left[LAG], lv, n, lv / W);
-    EACH(r, p->scalar ? READS : 0) scale_rows(p->reads[r], p->left[r], SINCE(p, r), n, CHUNK, lv);
+    EACH(r, scaled(p) ? READS : 0) scale_rows(p->reads[r], p->left[r], SINCE(p, r), n, CHUNK, lv);
     EACH_BLOCK(lo, wide) {
         REAL *to = sums + lo / COLUMNS * size;
         sum_columns(p, to, s, ds, n, lo, wide);
