@@ -1,6 +1,7 @@
 """How kernels are built, kept, and had where things are in the way; and what torch.compile makes of them."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -136,3 +137,13 @@ def test_a_damaged_library_is_declined_by_name(tmp_path):
     lines = _lines(_start(XDG_CACHE_HOME=tmp_path))
     assert "cannot be loaded" in lines[0] and str(library) in lines[0]
     assert not lines[1].startswith("ran native")
+
+
+def test_what_is_included_is_part_of_a_librarys_name():
+    def included(name):
+        found = set(re.findall(r'#include "(.+)"', (native.HERE / name).read_text()))
+        return found.union(*map(included, found))
+
+    engines = [path.name for path in native.HERE.glob("*.c")]
+    assert set().union(*map(included, engines)) == set(native.HEADERS)
+    assert included("cell.h") | {"cell.h"} == set(native.CELL_HEADERS)

@@ -32,6 +32,8 @@ FLAGS = (
 )  # fmt: skip
 # what the compiler may also assume of kernels that are written, whose loops it must make vectors of by itself
 FREER = ("-fno-trapping-math", *(("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()))
+# written in vectors, all of them: in double precision these gain little from what takes the compiler twice as long
+BY_HAND = {"delta", "low_rank", "descent"}
 REALS = {
     torch.float32: "float", torch.complex64: "float", torch.float64: "double", torch.complex128: "double",
 }  # fmt: skip
@@ -41,6 +43,9 @@ NARROW = {torch.bfloat16: 1, torch.float16: 2}
 WINDOW = 64
 # units, features or neurons that a kernel takes together
 LANES = 16
+# what the sources here include, and what is written does
+HEADERS = ("common.h", "chunk.h", "memory.h", "back.h", "rows.h", "slots.h", "machine.h", "descent.h", "mirror.h")
+CELL_HEADERS = ("common.h", "elementary.h", "products.h", "cell.h")
 HERE = pathlib.Path(__file__).parent
 log = logging.getLogger("recurra")
 
@@ -106,12 +111,20 @@ def write(engine: str, text: str) -> None:
     _written[engine] = text
 
 
-def _compile(engine: str, real: str, path: pathlib.Path) -> None:
-    source, flags = HERE / f"{engine}.c", FLAGS
+def _flags(engine: str, real: str) -> tuple[str, ...]:
+    """How an engine is compiled."""
     if engine in _written:
-        source, flags = path.with_suffix(".c"), (*FLAGS, *FREER, f"-I{HERE}")
+        return (*FLAGS, *FREER)
+    return (*FLAGS, "-O2") if real == "double" and engine in BY_HAND else FLAGS
+
+
+def _compile(engine: str, real: str, path: pathlib.Path) -> None:
+    source = HERE / f"{engine}.c"
+    if engine in _written:
+        source = path.with_suffix(".c")
         source.write_text(_written[engine])
-    command = [*compiler(), *flags, f"-DREAL={real}", str(source), "-o", str(path), *_openmp(), "-lm"]
+    flags = (*_flags(engine, real), f"-I{HERE}", f"-DREAL={real}")
+    command = [*compiler(), *flags, str(source), "-o", str(path), *_openmp(), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -125,11 +138,10 @@ def _load(engine: str, real: str) -> ctypes.CDLL:
     Raises:
         Missing: it cannot be had.
     """
-    headers = ("common.h", "chunk.h", "memory.h", "back.h", "rows.h", "slots.h", "machine.h", "descent.h", "mirror.h")
-    sources = (*(HERE / name for name in headers), HERE / f"{engine}.c")
-    parts = (*FLAGS, *_openmp(), torch.__version__, real, _version(), _cpu())
+    sources = (*(HERE / name for name in HEADERS), HERE / f"{engine}.c")
+    parts = (*_flags(engine, real), *_openmp(), torch.__version__, real, _version(), _cpu())
     if engine in _written:
-        sources, parts = (HERE / "common.h", HERE / "cell.h"), (*parts, *FREER, _written[engine])
+        sources, parts = (HERE / name for name in CELL_HEADERS), (*parts, _written[engine])
     key = hashlib.sha256()
     for part in (*(x.read_bytes() for x in sources), *(x.encode() for x in parts)):
         key.update(part + b"\0")
