@@ -157,8 +157,7 @@ class Mamba3(Mixer):
         # in float64 and within one turn: in float32 a long sum of angles is no angle
         phases, phase = self.phase(Diag(torch.ones_like(phase[0]), turn.double()), phase, clock)
         angle, phase = (part.remainder(2 * math.pi) for part in (phases, phase))
-        # what does not turn, turns by nothing
-        angle = F.pad(angle.to(memory.dtype), (0, self.state_size // 2 - self.angles))
+        angle = angle.to(memory.dtype)
         key, query = (
             norm(part.unflatten(-1, (self.rank, self.groups, self.state_size))).to(memory.dtype)
             for norm, part in ((self.key_norm, key), (self.query_norm, query))
@@ -172,7 +171,7 @@ class Mamba3(Mixer):
         last_key, last_value, last_now = (
             _last(new, old, clock) for new, old in zip((key, value, now), last, strict=True)
         )
-        values = (one.expand_as(read) for one in value.split(1, 2))
+        values = (one.expand_as(read) for one in (value.split(1, 2) if self.rank > 1 else (value,)))
         read = pointwise(ANSWER, read, gate, decay[..., None], *own[..., None].unbind(3), *values)
         read = (read * self.mix_out).sum(2) if self.rank > 1 else read[:, :, 0]
         return self.out(read.flatten(-2).to(x.dtype)), (memory, phase, last_key, last_value, last_now)
@@ -193,7 +192,10 @@ class Mamba3(Mixer):
             for part in (key, query)
         )
         biases = (side for bias in (key_bias, query_bias) for side in bias.unflatten(-1, (-1, 2)).unbind(-1))
-        turns = (part[:, :, None].expand(-1, -1, self.rank, -1, -1) for part in (angle.cos(), angle.sin()))
+        # what does not turn, turns by nothing
+        still = 0, self.state_size // 2 - self.angles
+        turns = F.pad(angle.cos(), still, value=1.0), F.pad(angle.sin(), still)
+        turns = (part[:, :, None].expand(-1, -1, self.rank, -1, -1) for part in turns)
         key, query = (torch.view_as_real(part).flatten(-2) for part in pointwise(TURN, *pairs, *turns, *biases))
         return key, query
 
@@ -236,7 +238,8 @@ def _scores(
     key_bias: Float[Tensor, "R G M N"],
 ) -> Float[Tensor, "B T R R H"]:
     """Products of every query of a step with every key of the same step, which are turned alike: as if neither were."""
-    shared = torch.einsum("btrgn,btsgn->btrsg", query, key)[..., None]
+    # as a product of matrices it would be one of almost nothing for every step
+    shared = (query[:, :, :, None] * key[:, :, None]).sum(-1, keepdim=True)
     biased = torch.einsum("btrgn,sgmn->btrsgm", query, key_bias) + torch.einsum("btsgn,rgmn->btrsgm", key, query_bias)
     return (shared + biased + torch.einsum("rgmn,sgmn->rsgm", query_bias, key_bias)).flatten(4)
 
