@@ -23,8 +23,10 @@ from recurra.parts.learner import Learner, Whole
 from recurra.parts.norms import RMSNorm, unit
 from recurra.parts.persistent import Persistent, asks
 from recurra.parts.rotary import rotary_turns, rotate_by_parts
-from recurra.parts.segment import AT_ONCE, Open, Segments, arrange, choose, none_open
+from recurra.parts.segment import Open, Segments, arrange, choose, none_open
 from recurra.shapes import Bool, Float, Tensor, wide
+
+TOGETHER = 32  # segments of a walk, which keeps the memory before each
 
 Memory = tuple[Tensor, ...]
 
@@ -124,7 +126,7 @@ class TitansMAC(Mixer):
         whole = happened.all(-1).all(0).tolist() if happened.shape[-1] == self.segment else []
         *ready, later = (z.unflatten(0, (-1, happened.shape[1])) for z in self._prepare(asked, segments, known))
         while number < happened.shape[1]:
-            count = sum(takewhile(bool, whole[number : number + AT_ONCE]))
+            count = sum(takewhile(bool, whole[number : number + TOGETHER]))
             some = slice(number, number + max(1, count))
             fresh = None if segments.fresh is None else segments.fresh[:, some]
             part = tuple(z[:, some] for z in ready)
