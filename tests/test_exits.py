@@ -30,10 +30,14 @@ def start(code, **keywords):
     return subprocess.Popen([sys.executable, "-c", code], **{**pipes, **heard, **keywords})
 
 
-def test_ctrl_c_is_heard_where_a_library_that_is_imported_loses_it(tmp_path):
-    (tmp_path / "deaf.py").write_text(DEAF)
+@pytest.mark.parametrize(("imported", "code"), [
+    ("deaf", "from recurra.exits import polite\nwith polite(): import deaf"),
+    ("typer", "from recurra.__main__ import main\nmain()"),
+])  # fmt: skip
+def test_ctrl_c_is_heard_where_a_library_that_is_imported_loses_it(tmp_path, imported, code):
+    (tmp_path / f"{imported}.py").write_text(DEAF)
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}"}
-    with start("from recurra.exits import polite\nwith polite(): import deaf", env=environment) as process:
+    with start(code, env=environment) as process:
         assert process.stdout.readline() == "importing\n"
         process.send_signal(signal.SIGINT)
         out, said = process.communicate(timeout=300)
@@ -72,16 +76,6 @@ def test_what_a_library_quotes_of_the_system_is_said_with_its_file(tmp_path):
         save_file({"x": torch.zeros(1)}, tmp_path / "missing" / "state")
     said = complaint(caught.value)
     assert said and said.startswith(str(tmp_path / "missing")) and said.endswith(": No such file or directory")
-
-
-def test_ctrl_c_is_heard_while_the_command_is_imported(tmp_path):
-    (tmp_path / "typer.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)")
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}"}
-    with start("from recurra.__main__ import main\nmain()", env=environment) as process:
-        assert process.stdout.readline() == "importing\n"
-        process.send_signal(signal.SIGINT)
-        out, said = process.communicate(timeout=300)
-    assert (process.returncode, out, said) == (130, "", "\nrecurra: stopped\n")
 
 
 def test_ctrl_c_is_heard_while_help_is_written():

@@ -1,18 +1,14 @@
 """Copying: hold a few symbols through a long silence. It asks how long a memory lasts, and how much it holds."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
-from recurra.shapes import Tensor
-from recurra.tasks import queue
 from recurra.tasks.base import Batch
-from recurra.tasks.choices import Choices, certain
 from recurra.tasks.draws import begins, rows
+from recurra.tasks.queue import Queue
 
 
-class Copying(Choices):
+class Copying(Queue):
     """Read some symbols, wait, and say them again in order when the marker has come.
 
         symbols   blank ... blank   marker   blank ... blank
@@ -28,29 +24,17 @@ class Copying(Choices):
     """
 
     def __init__(self, *, symbols: int = 8, items: int = 10) -> None:
-        queue.check(symbols, items)
-        self.config = {"task": "copying", "symbols": symbols, "items": items}
-        self.symbols, self.items = symbols, items
-
-    @property
-    def chance(self) -> float:
-        return 1 / self.symbols
-
-    def model_arguments(self) -> dict[str, Any]:
-        return {"vocabulary": self.symbols + 2}
+        super().__init__("copying", symbols, items)
 
     def batch(self, split: str, index: int, size: int, length: int, seed: int, carried: bool = False) -> Batch:
-        scored = queue.answered(self.items, size, length)
+        scored = self.answered(size, length)
         items = torch.from_numpy(rows(self._draw, split, index, size, length, seed))
         inputs = torch.zeros(size, length, dtype=torch.int64)
         inputs[:, : self.items] = items
-        inputs[:, -self.items - 1] = self.symbols + 1
+        inputs[:, -self.items - 1] = self.marker
         targets = torch.zeros_like(inputs)
         targets[:, -self.items :] = items
         return Batch(inputs, targets, scored, begins(size, length) if carried else None)
-
-    def solve(self, batch: Batch) -> Tensor:
-        return certain(queue.solve(batch.inputs, self.symbols + 1), self.symbols + 2)
 
     def _draw(self, random: np.random.Generator, size: int, length: int) -> np.ndarray:
         return random.integers(1, self.symbols + 1, (size, self.items))

@@ -1,18 +1,14 @@
 """Selective copying: the symbols are scattered, so a fixed delay is no help: one must choose what to keep."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
-from recurra.shapes import Tensor
-from recurra.tasks import queue
 from recurra.tasks.base import Batch
-from recurra.tasks.choices import Choices, certain
 from recurra.tasks.draws import begins, rows
+from recurra.tasks.queue import Queue
 
 
-class SelectiveCopying(Choices):
+class SelectiveCopying(Queue):
     """Remember the symbols that lie scattered among blanks, and say them in order when the marker has come.
 
         blank symbol blank blank symbol ... marker   blank ... blank
@@ -28,27 +24,15 @@ class SelectiveCopying(Choices):
     """
 
     def __init__(self, *, symbols: int = 14, items: int = 16) -> None:
-        queue.check(symbols, items)
-        self.config = {"task": "selective_copying", "symbols": symbols, "items": items}
-        self.symbols, self.items = symbols, items
-
-    @property
-    def chance(self) -> float:
-        return 1 / self.symbols
-
-    def model_arguments(self) -> dict[str, Any]:
-        return {"vocabulary": self.symbols + 2}
+        super().__init__("selective_copying", symbols, items)
 
     def batch(self, split: str, index: int, size: int, length: int, seed: int, carried: bool = False) -> Batch:
-        scored = queue.answered(self.items, size, length)
+        scored = self.answered(size, length)
         inputs = torch.from_numpy(rows(self._draw, split, index, size, length, seed))
         targets = torch.zeros_like(inputs)
         items = inputs[:, : -self.items - 1]
         targets[:, -self.items :] = items[items > 0].reshape(size, self.items)
         return Batch(inputs, targets, scored, begins(size, length) if carried else None)
-
-    def solve(self, batch: Batch) -> Tensor:
-        return certain(queue.solve(batch.inputs, self.symbols + 1), self.symbols + 2)
 
     def _draw(self, random: np.random.Generator, size: int, length: int) -> np.ndarray:
         """Rows with symbols at the places whose random numbers are smallest."""
@@ -56,5 +40,5 @@ class SelectiveCopying(Choices):
         places = random.random((size, room)).argpartition(self.items - 1, axis=1)[:, : self.items]
         content = np.zeros((size, length), dtype=np.int64)
         np.put_along_axis(content, places, random.integers(1, self.symbols + 1, (size, self.items)), axis=1)
-        content[:, room] = self.symbols + 1
+        content[:, room] = self.marker
         return content
