@@ -27,6 +27,9 @@ MOST = 1 << 17  # bytes of a request
 
 def request(number):
     """In the server: what is asked for next, in a process of its own for each."""
+    # which torch imports with the first optimiser
+    import torch._dynamo  # noqa: F401
+
     import recurra.catalogue
     import recurra.cli
     import recurra.models
