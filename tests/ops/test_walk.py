@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from recurra.mixers import MIXERS
 from recurra.ops import native as door
 from recurra.ops.scan import use
-from recurra.ops.walk import Walk, Way, loop, native
+from recurra.ops.walk import Walk, Way, loop, native, trace
 from recurra.ops.walk.choose import walk
 from recurra.state import each, leaves
 
@@ -214,6 +214,14 @@ def test_a_constant_of_a_part_that_changes_is_seen():
     for norm.eps in (1e-6, 0.5):
         assert native.declines(record, x) is None
         assert_close(native.scan(record, x)[1], norm(x))
+
+
+def test_what_was_kept_otherwise_is_not_used():
+    record, memory = _record(_Reader, 2, 2, torch.float64)
+    _, memory, ready = native._block(record, memory)
+    *_, dear = trace.forward(record.way, memory, ready)
+    assert trace.backward(record.way, memory, ready, dear).kept
+    assert not trace.backward(record.way, memory, ready, dear[1:]).kept
 
 
 def test_what_torch_attends_by_is_left_as_it_is():

@@ -1,8 +1,8 @@
 """From the stages of a segment to C that walks through all segments, forward and back.
 
 Rows of the batch are taken a few together, and each such block goes through all segments before the next: what it
-remembers and the weights stay in the cache of the one thread that has it. Forward keeps the memory before
-each segment, and of what is made on the way what is dear, from which backward makes the rest again.
+remembers and the weights stay in the cache of the one thread that has it. Forward keeps the memory before each segment
+and what is dear to make of it, products and softmaxes, of which backward makes the rest again.
 """
 
 from collections.abc import Sequence
