@@ -67,7 +67,8 @@ class Mixer(nn.Module, abc.ABC):
 
         Raises:
             ValueError: the clock has another shape than x, or a `dt` that this architecture has no use for, or it has
-                no use for `first`; or torch.func cannot see into it.
+                no use for `first`.
+            RuntimeError: torch.func cannot see into it.
         """
         looked_through = not is_compiling() and transformed()
         if first is None and clock is None and state is not None and 0 < x.numel() <= PIECE and not looked_through:
@@ -121,13 +122,13 @@ class Mixer(nn.Module, abc.ABC):
         """`mix` of tensors that stand for many, or carry derivatives.
 
         Raises:
-            ValueError: it is made of what torch cannot see into.
+            RuntimeError: it is made of what torch cannot see into.
         """
         try:
             return self.mix(*given)
         except RuntimeError as error:
             advice = "call it on plain tensors" if asked() == "loop" else 'try it inside `with recurra.use("loop")`'
-            raise ValueError(
+            raise RuntimeError(
                 f"{type(self).__name__} cannot run under torch.vmap, torch.func or forward-mode derivatives: {advice}"
             ) from error
 
