@@ -30,10 +30,10 @@ def command(*arguments):
     return [sys.executable, "-m", "recurra", *map(str, arguments)]
 
 
-def start(*arguments, env=None, **keywords):
-    """The command in a process of its own; one that is started anew where something must run before it."""
+def start(*arguments, env=None, anew=False, **keywords):
+    """The command in a process of its own; `anew` in one that has imported nothing, and may run something before."""
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    popen = subprocess.Popen if "preexec_fn" in keywords else Popen
+    popen = subprocess.Popen if anew else Popen
     process = popen(command(*arguments), env=ENVIRONMENT | (env or {}), **{**pipes, **keywords})
     STARTED.append(process)
     return process

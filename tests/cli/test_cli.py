@@ -86,7 +86,8 @@ def test_list_says_why_there_are_no_kernels(tmp_path):
 
 @pytest.mark.parametrize("arguments", [("list",), ("--help",), ("train", "--help"), ()], ids=" ".join)
 def test_what_nobody_reads_on_ends_silently(arguments):
-    process = start(*arguments, env={"COLUMNS": "80"})
+    # help ends before torch is imported
+    process = start(*arguments, env={"COLUMNS": "80"}, anew=arguments != ("list",))
     process.stdout.close()
     assert process.wait(timeout=PATIENCE) == 141 and process.stderr.read() == b""
 
@@ -163,7 +164,7 @@ def test_a_closed_terminal_saves(text, tmp_path):
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         os.login_tty(theirs)
 
-    terminal = dict(stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=before)
+    terminal = dict(stdin=theirs, stdout=theirs, stderr=theirs, anew=True, preexec_fn=before)
     process = start("train", text, "--mixer", "gla", *SMALL, "--steps", 100000, "--run", folder, **terminal)
     os.close(theirs)
     shown = b""

@@ -160,10 +160,10 @@ def test_a_full_disk(run, tmp_path):
     # or Python would keep the first bytes of a module's code for the next process
     env = {"PYTHONDONTWRITEBYTECODE": "1"}
     with open(tmp_path / "out", "wb") as out:
-        process = start("list", "--json", env=env, stdout=out, preexec_fn=small_disk)
+        process = start("list", "--json", env=env, stdout=out, anew=True, preexec_fn=small_disk)
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2 and said.startswith(b"recurra: the disk is full") and said.count(b"\n") == 1
-    process = start("stream", run, "--state", tmp_path / "state", env=env, preexec_fn=small_disk)
+    process = start("stream", run, "--state", tmp_path / "state", env=env, anew=True, preexec_fn=small_disk)
     _, said = process.communicate(b"a line\n", timeout=PATIENCE)
     assert process.returncode == 2 and said.startswith(b"recurra: the disk is full") and said.count(b"\n") == 1
     assert {x.name for x in tmp_path.iterdir()} == {"out", "run"}
