@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 import pytest
+from forked import Popen
 
 from recurra.ops import native
 
@@ -80,7 +81,7 @@ SCRIPT = """
 def _start(*arguments, **environment):
     """The script in a process of its own; with an argument it runs a second engine too."""
     own = {k: v for k, v in os.environ.items() if k not in ("CC", "RECURRA_CACHE", "XDG_CACHE_HOME")}
-    return subprocess.Popen(
+    return Popen(
         [sys.executable, "-c", textwrap.dedent(SCRIPT), *arguments],
         env={**own, **{k: str(v) for k, v in environment.items()}}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
