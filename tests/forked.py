@@ -9,6 +9,7 @@ which ends it. Where the importing is what is tested, or what runs before it, us
 import atexit
 import ctypes
 import functools
+import gc
 import json
 import os
 import pathlib
@@ -36,6 +37,8 @@ def request(number):
     import recurra.tasks
     import recurra.train.worker  # noqa: F401
 
+    # no child looks through what was imported for what it may forget, nor copies it by looking
+    gc.freeze()
     door = socket.socket(fileno=number)
     while True:
         text, streams, *_ = socket.recv_fds(door, MOST, 3)
