@@ -187,15 +187,16 @@ def _tied(model: nn.Module) -> list[tuple[tuple[Any, str], tuple[Any, str]]]:
 
 
 def _constants(model: nn.Module) -> tuple[list[tuple[Any, str]], list[str]]:
-    """Where modules keep their parts, and numbers that are no tensors; and the names of all these.
+    """Where modules keep their parts, numbers that are no tensors, and no weight; and the names of all these.
 
-    A trace has them inside: another part or number would not be seen, as another weight is.
+    A trace has them inside: another part or number, or a bias where was none, would not be seen, as another weight is.
     """
     places: list[tuple[Any, str]] = []
     names = []
     for path, module in model.named_modules():
         own = [name for name, x in vars(module).items() if type(x) in KEPT and name[0] != "_" and name != "training"]
         found = [(module._modules, name) for name in module._modules] + [(vars(module), name) for name in own]
+        found += [(x, name) for x in (module._parameters, module._buffers) for name in x if x[name] is None]
         places += found
         names += [".".join(filter(None, (path, name))) for _, name in found]
     return places, names

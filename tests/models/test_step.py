@@ -158,6 +158,17 @@ def test_weights_that_were_one_and_are_two_are_refused(monkeypatch):
         step(torch.zeros(1, 1, dtype=torch.int64))
 
 
+def test_a_bias_where_was_none_is_refused(monkeypatch):
+    monkeypatch.setattr("recurra.models.step._compile", lambda program: None)
+    model = _model("gla")
+    step = model.compile_step()
+    out = model.backbone.blocks[1].mixer.out
+    assert out.bias is None
+    out.bias = torch.nn.Parameter(torch.ones(16))
+    with pytest.raises(RuntimeError, match=r"blocks.1.mixer.out.bias of the model is not what it was"):
+        step(torch.zeros(1, 1, dtype=torch.int64))
+
+
 def test_what_is_training_or_grows_is_refused():
     with pytest.raises(ValueError, match="eval"):
         _model("mamba2").train().compile_step()
