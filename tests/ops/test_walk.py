@@ -241,3 +241,26 @@ def test_a_weight_that_is_given_twice_is_declined():
     shared = nn.Parameter(torch.ones(3))
     record, memory = _of(lambda x: x * shared * shared, shared, shared, key=("twice",))
     assert "twice" in (native.declines(record, memory) or "")
+
+
+def test_two_weights_in_one_place_are_declined():
+    """The C of their trace would read the first for both, also once they are two."""
+    one, two = (nn.Parameter(torch.full((3,), x)) for x in (2.0, 3.0))
+    had, two.data = two.data, one.data
+    record, memory = _of(lambda x: x * one - two, one, two, key=("one place",))
+    assert "twice" in (native.declines(record, memory) or "")
+    two.data = had
+    assert native.declines(record, memory) is None
+    assert_close(native.scan(record, memory)[1], memory * one - two)
+
+
+def test_a_hook_of_all_modules_is_heard():
+    norm = nn.LayerNorm(3)
+    record, memory = _of(norm, *norm.parameters(), key=("every",))
+    record = record._replace(way=record.way._replace(parts=(norm,)))
+    assert native.declines(record, memory) is None
+    hook = nn.modules.module.register_module_forward_hook(lambda module, given, y: 2 * y)
+    try:
+        assert "hooks" in (native.declines(record, memory) or "")
+    finally:
+        hook.remove()

@@ -5,19 +5,20 @@ The gradient of a weight that multiplies many rows is one product for all segmen
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.autograd import Function
+from torch.nn.modules import module as hooks
 
 from recurra.ops import native
 from recurra.ops.native import direct
 from recurra.ops.once import once_differentiable
 from recurra.ops.program.stages import Declined, Lowered
-from recurra.ops.walk import Walk, emit, trace
+from recurra.ops.walk import Walk, Way, emit, trace
 from recurra.ops.walk.trace import Pair
 from recurra.shapes import State, Tensor
 from recurra.state import each, leaves
@@ -45,10 +46,8 @@ def declines(record: Walk, state: State) -> str | None:
     kinds = {x.dtype for x in tensors}
     if record.way.key is None:
         return "it is not said what the function knows"
-    if any(_altered(x) for part in record.way.parts for x in part.modules()):
+    if record.way.parts and (hooks._has_any_global_hook() or any(map(_altered, _modules(record.way)))):
         return "a part has hooks, a parametrisation or another's forward, which the kernels would not see"
-    if len({id(x) for x in record.way.weights}) < len(record.way.weights):
-        return "one weight is given twice"
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return "torch.compile cannot see into the kernels"
     if native.transformed():
@@ -57,6 +56,9 @@ def declines(record: Walk, state: State) -> str | None:
         return "autocast chooses types call by call"
     if len(kinds) > 1 or not all(x.is_cpu and x.dtype.is_floating_point for x in tensors):
         return "the kernels take one type of numbers, on a CPU"
+    # a trace knows it by where it lies: two parameters may be one there, and in the C for all that are alike
+    if len({x.data_ptr() for x in record.way.weights}) < len(record.way.weights):
+        return "one weight is given twice"
     if not all(x.is_contiguous() for x in record.way.weights):
         return "weights have gaps"
     if kinds & native.NARROW.keys() or native.available() is not None or not record.full.numel():
@@ -81,6 +83,11 @@ def scan(record: Walk, state: State) -> tuple[tuple[State, State], State]:
     found = iter(_Eager.apply(forward, backward, counts, native.mask(fresh), native.mask(full), *flat))
     before, made, last = (each(lambda _: next(found), like) for like in (state, forward.made, state))
     return (before, made), last
+
+
+def _modules(way: Way) -> Iterator[nn.Module]:
+    """All that the function may call."""
+    return (x for part in way.parts for x in part.modules())
 
 
 def _altered(module: nn.Module) -> bool:
@@ -116,7 +123,7 @@ def _block(record: Walk, state: State) -> tuple[int, State, State]:
 def _key(record: Walk, state: State) -> tuple:
     way, ready, *_ = record
     tensors = *((x.shape[1:], x.dtype) for x in leaves(state)), *((x.shape[2:], x.dtype) for x in leaves(ready))
-    parts = tuple((type(x), *_constants(x)) for part in way.parts for x in part.modules())
+    parts = tuple((type(x), *_constants(x)) for x in _modules(way))
     return way.key, parts, tuple((x.shape, x.dtype) for x in way.weights), tensors, _rows(state)
 
 
