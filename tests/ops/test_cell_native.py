@@ -193,7 +193,7 @@ def test_threads_share_rows_or_units(name, shape):
     assert_close(one, _run(loop, record, state, clock), rtol=1e-9, atol=1e-9)
 
 
-FUNCTIONS = ["exp", "expm1", "log", "log1p", "tanh", "sigmoid"]
+FUNCTIONS = ["exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf"]
 
 
 def functions(drive, recur, state):

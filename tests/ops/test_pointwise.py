@@ -172,6 +172,17 @@ def test_sines_are_exact_to_a_rounding_up_to_angles_of_2_to_the_52():
         assert (got - true).abs().max() <= torch.finfo(torch.float32).eps / 2
 
 
+def test_an_error_function_is_exact_to_a_rounding_and_its_gradient_to_torchs():
+    x = torch.linspace(-10, 10, 1 << 16).view(1, -1, 16).requires_grad_()
+    way = Map("erf", torch.erf)
+    exact = x.detach().double().requires_grad_()
+    ours, torchs, truth = native.run(way, (x,)), x.erf(), exact.erf()
+    assert (ours - truth).abs().max() <= torch.finfo(torch.float32).eps / 2 * 1.5
+    leaves = ((ours, x), (torchs, x), (truth, exact))
+    ours, torchs, truth = (torch.autograd.grad(y.sum(), leaf)[0] for y, leaf in leaves)
+    assert (ours - truth).abs().max() <= 2 * (torchs - truth).abs().max()
+
+
 def test_a_sine_of_nothing_keeps_its_sign():
     (sine, _), (cosine, _) = _sines(torch.tensor([0.0, -0.0]).expand(8, 64, 32, 2).flatten(2).contiguous())
     assert torch.equal(sine.signbit(), torch.tensor([False, True]).repeat(32).expand(8, 64, 64))

@@ -194,10 +194,11 @@ INLINE vec sums16(vec x[W]) {
         for (int i = 0; i < n; i++) x[i] = EVEN(x[2 * i], x[2 * i + 1]) + ODD(x[2 * i], x[2 * i + 1]);
     return x[0];
 }
-INLINE REAL sum1(vec x) {
-    REAL s = 0;
-    for (int i = 0; i < W; i++) s += x[i];
-    return s;
+INLINE REAL sum1(vec x) {                                       /* halves are added, and their halves, down to one */
+    x += PICK(x, x, 8,9,10,11,12,13,14,15,0,1,2,3,4,5,6,7);
+    x += PICK(x, x, 4,5,6,7,0,1,2,3,12,13,14,15,8,9,10,11);
+    x += PICK(x, x, 2,3,0,1,6,7,4,5,10,11,8,9,14,15,12,13);
+    return x[0] + x[1];
 }
 /* y (16 x 16 at stride ly) = x' (16 x 16 at stride lx) */
 static void transpose16(REAL *y, I ly, const REAL *x, I lx) {

@@ -92,22 +92,6 @@ static void matrices(REAL *c, I lc, const REAL *x, I xi, I xj, const REAL *y, I 
     }
 }
 """
-ERF = """
-/* within 1.5 ulp, without a branch, so that loops over it become vectors: x times a polynomial in its square near zero,
-   else 1 - e^-q with q a polynomial, beyond 4 the same as there; both fitted so that the largest error is the least */
-INLINE float f_erf(float x) {
-    const float a = fabsf(x), t = x * x, s = a > 4 ? 4 : a;
-    float p = 0x1.6510c4p-14f, q = 0x1.8bf1c0p-21f;
-    p = fmaf(p, t, -0x1.aca394p-11f), p = fmaf(p, t, 0x1.550a44p-8f), p = fmaf(p, t, -0x1.b81524p-6f);
-    p = fmaf(p, t, 0x1.ce2e54p-4f), p = fmaf(p, t, -0x1.812744p-2f), p = fmaf(p, t, 0x1.06eba8p-3f);
-    q = fmaf(q, s, 0x1.7b864cp-17f), q = fmaf(q, s, -0x1.8d3fb6p-12f), q = fmaf(q, s, 0x1.05c1b4p-8f);
-    q = fmaf(q, s, -0x1.95e7bep-6f), q = fmaf(q, s, 0x1.b9c982p-4f), q = fmaf(q, s, 0x1.446f86p-1f);
-    q = fmaf(q, s, 0x1.211f2ap+0f), q = fmaf(q, s, -0x1.3bdb4ep-13f);
-    const float near = fmaf(x, p, x), far = copysignf(1 - f_exp(-q), x);
-    return a < 0.9f ? near : far;
-}
-#define r_erf(x) (IS_DOUBLE ? (erf)(x) : f_erf(x))
-"""
 SOFTMAX = """
 /* a safe one is zero where all are -inf */
 INLINE void softmax_of(const int safe, I from, I to, REAL *restrict y, const REAL *restrict x, I n) {
@@ -160,7 +144,7 @@ def source(lowered: Lowered) -> str:
         threads=len(lowered.inputs) + len(lowered.outputs), calls="\n".join("        " + x for x in found.calls),
     )  # fmt: skip
     heads = ["#define FUNCTIONS_ONLY", '#include "cell.h"', "#include <sched.h>"]
-    return "\n".join([*heads, ERF, *texts(lowered.stages), MEETING, *found.functions, main])
+    return "\n".join([*heads, *texts(lowered.stages), MEETING, *found.functions, main])
 
 
 SHORT = 64  # numbers of a row up to which sixteen rows are summed at once: a sum of sixteen numbers takes as long

@@ -8,7 +8,7 @@ and what is dear to make of it, products and softmaxes, of which backward makes 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from recurra.ops.program.emit import ERF, passes, texts
+from recurra.ops.program.emit import passes, texts
 from recurra.ops.program.loops import units
 from recurra.ops.program.schedule import Turn, cost
 from recurra.ops.program.stages import LINE, Lowered, count
@@ -240,7 +240,7 @@ def _head(lowered: Lowered, rows: int, weights: int, rooms: Rooms, own: int) -> 
     }  # fmt: skip
     # loops over units become vectors so too, and it takes half the time
     lines = ['#pragma GCC optimize("O2,tree-vectorize")', "#define FUNCTIONS_ONLY", '#include "cell.h"']
-    lines += [ERF, *texts(lowered.stages), *found.functions]
+    lines += [*texts(lowered.stages), *found.functions]
     lines += ["static void step(REAL *const *f, REAL *own) {", *("    " + x for x in found.calls), "}"]
     lines += [f"enum {{ {', '.join(f'{name} = {value}' for name, value in counts.items())} }};"]
     lines += [f"static const I {name}[] = {{{', '.join(map(str, [*values, 0]))}}};" for name, values in arrays.items()]
