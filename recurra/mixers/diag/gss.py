@@ -9,6 +9,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Scan, StateSpace
 from recurra.ops.discretise import zero_order_hold
+from recurra.parts.gates import geglu
 from recurra.shapes import Float, Inexact, Tensor, wide
 
 
@@ -68,4 +69,4 @@ class GSS(Mixer):
         weight = torch.view_as_complex(read) * write
         record = StateSpace(u, rate.expand(len(read), -1), weight, self.skip.to(log_rate))
         y, state = self.scan(record, state, clock)
-        return self.out(self.gate(y) * F.gelu(self.wide(x))), state
+        return self.out(geglu(self.gate(y), self.wide(x))), state

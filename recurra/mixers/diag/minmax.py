@@ -10,6 +10,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import MIN_MAX, Diag, Scan
 from recurra.ops.shift import shift
+from recurra.parts.gates import opened
 from recurra.parts.init import shallow_, small_
 from recurra.shapes import Float, State, Tensor
 
@@ -81,4 +82,4 @@ class MinMax(Mixer):
         value, gate = self.up(self.norm_feed(x)).chunk(2, -1)
         x = self.norm_units(x + self.down(F.relu(value) * gate))
         read, h = self.scan(Diag(self.ceiling(x), self.floor(x), MIN_MAX), h, clock)
-        return self.out(read * F.sigmoid(self.gate(x))), (past, h)
+        return self.out(opened(read, self.gate(x))), (past, h)

@@ -2,12 +2,12 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Diag, Scan
 from recurra.ops.discretise import zero_order_hold
+from recurra.parts.gates import bent, opened
 from recurra.parts.hippo import legs_normal
 from recurra.parts.init import log_step_
 from recurra.parts.pairs import entering, leaving
@@ -86,5 +86,5 @@ class S5(Mixer):
         # steps of one length weigh all inputs alike: then it is B that is weighted
         drive = entering(x, weight[:, None] * write) if weight.ndim == 1 else weight * entering(x, write)
         h, state = self.scan(Diag(decay, drive), state, clock)
-        y = F.gelu(leaving(h, *self.read.weight.chunk(2, -1)) + self.skip * x)
-        return y * F.sigmoid(self.gate(y)), state
+        y = bent(leaving(h, *self.read.weight.chunk(2, -1)), x, self.skip)
+        return opened(y, self.gate(y)), state
