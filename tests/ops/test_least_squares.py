@@ -71,3 +71,14 @@ def test_in_c_threads_change_nothing(request):
         found.append((read, *torch.autograd.grad(read.square().sum(), key)))
     for other in found[1:]:
         assert all(torch.equal(x, y) for x, y in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("way", [chunk, native, loop])
+def test_what_is_read_may_be_changed_in_place(way):
+    """It is nobody else's, nor a part of what is larger."""
+    record, state = _record(4, -0.1, 0.5)
+    read, _ = way.scan(record._replace(value=record.value.requires_grad_()), state)
+    assert read.untyped_storage().nbytes() == read.numel() * read.element_size()
+    (got,) = torch.autograd.grad(read.clone().square().sum(), record.value, retain_graph=True)
+    (double,) = torch.autograd.grad(read.mul_(2).square().sum(), record.value)
+    assert_close(double, 4 * got)

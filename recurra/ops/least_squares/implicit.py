@@ -70,7 +70,8 @@ class _Answer(Function):
     ) -> Tensor:
         ctx.save_for_backward(solution)
         ctx.inverse, ctx.back = inverse, back
-        return read[..., query.shape[-1] :]
+        # no view, which could not be changed in place, and would keep twice as much
+        return read[..., query.shape[-1] :].clone()
 
     @staticmethod
     @once_differentiable
