@@ -1,5 +1,7 @@
 """What the engine tests do not ask of memories in training: gradients by autograd, neighbours and limits."""
 
+import pickle
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -168,6 +170,13 @@ def test_relative_entropy_keeps_weights_positive_and_their_sums(way):
     (now,) = record.weights(dual)
     assert (now > 0).all()
     assert_close(now.sum(-2), torch.full((B, H, V), float(K), dtype=torch.float64))
+
+
+def test_a_mirror_goes_to_other_processes():
+    x = torch.randn(2, 5, 3)
+    for mirror in (retention.lq(3.0), retention.kl(), retention.elastic(0.1)):
+        sent = pickle.loads(pickle.dumps(mirror))
+        assert torch.equal(sent.weights(sent.settled(x)), mirror.weights(mirror.settled(x)))
 
 
 def test_soft_thresholding_forgets_what_is_small():

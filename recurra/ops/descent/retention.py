@@ -16,6 +16,10 @@ from recurra.shapes import Float, Tensor
 EPSILON = 1e-6
 
 
+def _as_it_is(dual: Float[Tensor, "*B I O"]) -> Float[Tensor, "*B I O"]:
+    return dual
+
+
 class Mirror(NamedTuple):
     """A map from sums to weights and, where different sums have the same weights, to those that lose no digits.
 
@@ -25,7 +29,7 @@ class Mirror(NamedTuple):
     kind: int
     number: float
     weights: Callable[[Tensor], Tensor]
-    settled: Callable[[Tensor], Tensor] = lambda dual: dual
+    settled: Callable[[Tensor], Tensor] = _as_it_is
 
 
 def lq(q: float) -> Mirror:
