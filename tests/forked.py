@@ -18,12 +18,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).parents[1]
 SERVER = "import sys; sys.path[:0] = {paths}; import forked; forked.become(forked.request(int(sys.argv[1])))"
 ADOPT = 36  # Linux's PR_SET_CHILD_SUBREAPER
 MOST = 1 << 17  # bytes of a request
+ONE_BY_ONE = threading.Lock()  # of two threads each would be told the other's process
 
 
 def request(number):
@@ -109,9 +111,10 @@ class _Forked(subprocess.Popen):
             "folder": str(cwd or os.getcwd()), "session": start_new_session,
         }  # fmt: skip
         streams = [given if given != -1 else own for own, given in enumerate((p2cread, c2pwrite, errwrite))]
-        door = _server()
-        socket.send_fds(door, [json.dumps(wanted).encode()], streams)
-        answer = door.recv(MOST)
+        with ONE_BY_ONE:
+            door = _server()
+            socket.send_fds(door, [json.dumps(wanted).encode()], streams)
+            answer = door.recv(MOST)
         assert answer, "the server is gone"
         self.pid, self._child_created = int(answer), True
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
