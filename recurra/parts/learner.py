@@ -163,10 +163,16 @@ class Learner(nn.Module):
         threshold = F.softplus(more[-1]) if self.threshold else None
         return unit(query), unit(key), value, self.rate * rate.sigmoid(), _log_sigmoid(-forget), momentum, threshold
 
+    @property
+    def plain(self) -> bool:
+        """Whether `whole` says what `learn` does."""
+        net = self.momentum and not self.net.normalised and self.conv.silu
+        return net and self.power == 2 and not self.threshold and self.mirror is None
+
     def whole(
         self, x: Float[Tensor, "B C D"], state: Whole, taps: Float[Tensor, "J E"], known: Tables
     ) -> tuple[Float[Tensor, "B C H K"], Whole]:
-        """As `learn` of a whole chunk with momentum and half the squared error, by calls that become C with others'.
+        """As `learn` of a whole chunk, where the learner is `plain`, by calls that become C with others'.
 
         The state is the convolution's past, and weights and momentum by layers: nothing else of it is left. `taps` are
         the convolution's weights, turned over.

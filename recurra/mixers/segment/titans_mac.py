@@ -123,7 +123,8 @@ class TitansMAC(Mixer):
         segments, opened = arrange(F.pad(x, (0, 1), value=1.0), x, opened, clock)
         asked, there = segments.query.split((x.shape[-1], 1), -1)
         happened, known, number, made = there[..., 0] > 0, self._known(), 0, []
-        whole = happened.all(-1).all(0).tolist() if happened.shape[-1] == self.segment else []
+        walked = self.learner.plain and happened.shape[-1] == self.segment
+        whole = happened.all(-1).all(0).tolist() if walked else []
         *ready, later = (z.unflatten(0, (-1, happened.shape[1])) for z in self._prepare(asked, segments, known))
         while number < happened.shape[1]:
             count = sum(takewhile(bool, whole[number : number + TOGETHER]))

@@ -297,3 +297,15 @@ def test_whole_segments_are_walked_in_c_with_the_numbers_of_one_after_the_other(
     # the one that the reset cuts short: steps 16 to 19
     assert taken == [1]
     assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("part", ["power", "silu"])
+def test_a_learner_changed_by_hand_learns_as_it_says(part):
+    mixer, x = TitansMAC(D, segment=4, heads=2), torch.randn(1, 8, D)
+    if part == "power":
+        mixer.learner.power = 3.0
+    else:
+        mixer.learner.conv.silu = False
+    with use("loop"):
+        expected = mixer(x)[0]
+    assert_close(mixer(x)[0], expected)
