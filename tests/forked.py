@@ -94,6 +94,8 @@ def _server():
         stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     its.close()
+    # a child that dies before it answers is an error, and no wait for ever
+    ours.settimeout(120)
     atexit.register(lambda: (ours.close(), process.wait()))
     return ours
 
