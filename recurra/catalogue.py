@@ -6,6 +6,7 @@ take its records on this machine, the bytes of its state and whether they grow a
 
 import inspect
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -47,9 +48,9 @@ class Row(NamedTuple):
         return "/".join([self.room, *engines])
 
 
-def catalogue() -> list[Row]:
-    """Every row of MIXERS, in its order."""
-    return [describe(name) for name in MIXERS]
+def catalogue(names: Iterable[str] = MIXERS) -> list[Row]:
+    """Every row of MIXERS, in its order. The first time on a machine takes a minute: what runs here is compiled."""
+    return [describe(name) for name in names]
 
 
 def describe(name: str) -> Row:
@@ -58,12 +59,12 @@ def describe(name: str) -> Row:
     mixer = cls(WIDTH)
     runs: Runs = {}
     hooks = [x.register_forward_pre_hook(_watch(runs)) for x in mixer.modules() if isinstance(x, Scan)]
-    _, state = mixer(torch.randn(1, STEPS, WIDTH))
-    for hook in hooks:
-        hook.remove()
     with torch.no_grad():
-        _, later = mixer(torch.randn(1, STEPS, WIDTH), state)
-    growth = (nbytes(later) - nbytes(state)) // STEPS if mixer.grows else 0
+        _, state = mixer(torch.randn(1, STEPS, WIDTH))
+        for hook in hooks:
+            hook.remove()
+        later = mixer(torch.randn(1, STEPS, WIDTH), state)[1] if mixer.grows else state
+    growth = (nbytes(later) - nbytes(state)) // STEPS
     doc = inspect.getdoc(cls) or ""
     room = cls.__module__.removeprefix("recurra.mixers.").partition(".")[0]
     bytes_at_start = nbytes(mixer.initial_state(1))
