@@ -42,7 +42,7 @@ def test_every_command_has_help_with_an_example_and_json(name):
 
 def test_list_has_every_mixer_and_says_what_runs(monkeypatch):
     # two commands, and the mixers looked at once
-    monkeypatch.setattr(catalogue, "catalogue", functools.cache(catalogue.catalogue))
+    monkeypatch.setattr(catalogue, "describe", functools.cache(catalogue.describe))
     rows = {row["name"]: row for row in json.loads(call("list", "--json").stdout)}
     assert list(rows) == list(MIXERS)
     for row in rows.values():
