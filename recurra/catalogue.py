@@ -6,10 +6,12 @@ take its records on this machine, the bytes of its state and whether they grow a
 
 import inspect
 import re
-from collections.abc import Iterable
+import sys
 from typing import Any, NamedTuple
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from recurra.mixers import MIXERS
@@ -48,9 +50,12 @@ class Row(NamedTuple):
         return "/".join([self.room, *engines])
 
 
-def catalogue(names: Iterable[str] = MIXERS) -> list[Row]:
-    """Every row of MIXERS, in its order. The first time on a machine takes a minute: what runs here is compiled."""
-    return [describe(name) for name in names]
+def catalogue() -> list[Row]:
+    """Every row of MIXERS, in its order, with a bar on a terminal: the first time takes a minute."""
+    said, bar = "looking (the first time compiles what runs)", Console(stderr=True)
+    return [
+        describe(name) for name in track(MIXERS, said, console=bar, transient=True, disable=not sys.stderr.isatty())
+    ]
 
 
 def describe(name: str) -> Row:

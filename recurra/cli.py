@@ -9,7 +9,7 @@ import pathlib
 import shlex
 import signal
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -81,7 +81,7 @@ def list_names(what: Annotated[str, typer.Argument(help=LISTS)] = "mixers", as_j
 def _list_mixers(as_json: bool) -> None:
     from recurra import catalogue
 
-    rows = catalogue.catalogue(_looked_at(catalogue.MIXERS))
+    rows = catalogue.catalogue()
     if as_json:
         _print_json([{**row._asdict(), "family": row.family, "grows": row.grows} for row in rows])
         return
@@ -388,15 +388,6 @@ def _write_csv(file: Any, rows: list[dict[str, Any]]) -> None:
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
-
-
-def _looked_at(names: Collection[str]) -> Iterable[str]:
-    """The same, with a bar for them on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    said = "looking (the first time compiles what runs)"
-    return track(names, said, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 def _console() -> Any:

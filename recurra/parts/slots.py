@@ -18,7 +18,6 @@ FASTEST = 80.0
 
 
 def _fade(rate: Tensor) -> tuple[Tensor, Tensor]:
-    """What a slot takes in at a rate, and the logarithm of what it holds."""
     rate = rate.clamp(max=FASTEST)
     return -torch.expm1(-rate), -rate
 
@@ -26,22 +25,12 @@ def _fade(rate: Tensor) -> tuple[Tensor, Tensor]:
 FADE = Map("slots_fade", _fade, 2)
 
 
+def fade(rate: Float[Tensor, "B T H M"]) -> tuple[Float[Tensor, "B T H M"], Float[Tensor, "B T H M"]]:
+    r"""Of a rate r >= 0, in the wide type: what slots take in, :math:`1 - e^{-r}`, and the log of what they keep."""
+    return pointwise(FADE, rate)
+
+
 def attend_slots(
-    address: Scan,
-    content: Scan,
-    query: Float[Tensor, "B T H K"],
-    key: Float[Tensor, "B T H K"],
-    value: Float[Tensor, "B T H V"],
-    rate: Float[Tensor, "B T H M"],
-    state: SlotState,
-    clock: Clock | None,
-) -> tuple[Float[Tensor, "B T H V"], SlotState]:
-    r"""`attend_faded` of slots that fade at a rate r >= 0, given in the wide type: :math:`w_t = 1 - e^{-r_t}`."""
-    write, log_decay = pointwise(FADE, rate)
-    return attend_faded(address, content, query, key, value, write, log_decay, state, clock)
-
-
-def attend_faded(
     address: Scan,
     content: Scan,
     query: Float[Tensor, "B T H K"],

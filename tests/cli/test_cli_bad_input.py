@@ -148,7 +148,7 @@ def test_an_error_of_ours_keeps_its_traceback_and_debug_shows_all(monkeypatch, t
     result = call("generate", tmp_path)
     assert isinstance(result.exception, ValueError) and "is not a run" in str(result.exception)
     monkeypatch.delenv("RECURRA_DEBUG")
-    monkeypatch.setattr("recurra.catalogue.catalogue", lambda names: [][0])
+    monkeypatch.setattr("recurra.catalogue.catalogue", lambda: [][0])
     assert isinstance(call("list").exception, IndexError)
 
 

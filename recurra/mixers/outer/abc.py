@@ -8,7 +8,7 @@ from recurra.mixers.base import Mixer
 from recurra.ops import LOG_SUM, Diag, Scan
 from recurra.ops.pointwise import Map, pointwise
 from recurra.parts.heads import divide
-from recurra.parts.slots import SlotState, attend_faded
+from recurra.parts.slots import SlotState, attend_slots
 from recurra.shapes import Float, Tensor
 
 ABCState = tuple[Float[Tensor, "B H M"], SlotState]
@@ -68,5 +68,5 @@ class ABC(Mixer):
         share = Map("abc", _share, 2, constants=(torch.finfo(totals.dtype).eps,))
         write, log_decay = pointwise(share, control, totals)
         query = query * query.shape[-1] ** -0.5
-        read, slots = attend_faded(self.address, self.content, query, key, value, write, log_decay, slots, clock)
+        read, slots = attend_slots(self.address, self.content, query, key, value, write, log_decay, slots, clock)
         return self.out(read.flatten(-2)), (total, slots)

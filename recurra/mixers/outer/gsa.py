@@ -9,7 +9,7 @@ from recurra.ops import Scan
 from recurra.ops.pointwise import Map, pointwise
 from recurra.parts.heads import divide
 from recurra.parts.norms import RMSNorm
-from recurra.parts.slots import SlotState, attend_slots
+from recurra.parts.slots import SlotState, attend_slots, fade
 from recurra.shapes import Float, Tensor
 
 
@@ -74,5 +74,5 @@ class GSA(Mixer):
         query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in pointwise(SWISHES, *mixed))
         forget = forget.unflatten(-1, (self.heads, self.slots)).to(state[0].dtype)
         rate = pointwise(Map("gsa_rate", _rate, constants=(self.temperature,)), forget)
-        read, state = attend_slots(self.address, self.content, query, key, value, rate, state, clock)
+        read, state = attend_slots(self.address, self.content, query, key, value, *fade(rate), state, clock)
         return self.out(self.norm(F.silu(read.flatten(-2)))), state

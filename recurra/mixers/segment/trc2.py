@@ -18,7 +18,7 @@ from recurra.ops.pointwise import Map, pointwise
 from recurra.ops.shift import shift
 from recurra.parts.conv import ShortConvolution
 from recurra.parts.norms import RMSNorm, unit
-from recurra.parts.slots import SlotState, attend_slots
+from recurra.parts.slots import SlotState, attend_slots, fade
 from recurra.shapes import Float, State, Tensor
 
 
@@ -213,7 +213,7 @@ class TRC2(Mixer):
         query, key = self.sharpness * unit(self.memory_query(u)), unit(self.memory_key(written))
         # one head
         query, key, value, rate = (part[:, :, None] for part in (query, key, event, rate))
-        read, memory = attend_slots(self.keys, self.values, query, key, value, rate, memory, clock)
+        read, memory = attend_slots(self.keys, self.values, query, key, value, *fade(rate), memory, clock)
         return self.memory_norm(self.memory_value(read[:, :, 0].to(u.dtype))), memory
 
     def _choose(self, u: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor]:
