@@ -41,8 +41,9 @@ def test_float32_error_is_at_most_twice_torchs(sizes, length):
         for run, real in ((native.run, torch.float32), (loop.run, torch.float32), (loop.run, torch.float64))
     )
     for x, y, want in zip(mine, theirs, truth, strict=True):
-        off, allowed = (float((part - want).abs().max()) for part in (x, y))
-        assert off <= 2 * allowed + 1e-6 * float(want.abs().max())
+        # all errors together: the largest of a few dozen moves by as much between two processors' ways to add
+        off, allowed = (float((part - want).norm()) for part in (x, y))
+        assert off <= 2 * allowed + 1e-6 * float(want.norm())
 
 
 def test_sines_are_as_exact_as_torchs():
