@@ -3,7 +3,7 @@
 from torch import nn
 from torch.nn import functional as F
 
-from recurra.parts.segment import linear
+from recurra.parts.linear import linear
 from recurra.parts.window import attend
 from recurra.shapes import Float, Tensor
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from recurra.checks import at_least
@@ -349,8 +348,3 @@ def attend_open(
     places = torch.arange(key.shape[1], device=key.device)[None]
     query, key = turned(query, place, base), turned(key, places, base)
     return attention(query, key, value, torch.zeros_like(place), place)
-
-
-def linear(x: Float[Tensor, "*B D"], *maps: nn.Linear) -> Float[Tensor, "*B F"]:
-    """What several maps without biases make of `x`, side by side, by one product."""
-    return F.linear(x, torch.cat([one.weight for one in maps]))

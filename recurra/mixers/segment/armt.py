@@ -12,6 +12,7 @@ from recurra.ops.attention import attention
 from recurra.ops.walk import Way
 from recurra.parts.cross import FeedForward
 from recurra.parts.heads import divide
+from recurra.parts.linear import Joined
 from recurra.parts.norms import RMSNorm
 from recurra.parts.rotary import rotary_turns, rotate_by_parts
 from recurra.parts.segment import Open, check_segment, in_turn, none_open
@@ -107,10 +108,10 @@ class ARMT(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], tuple[Memory, Open]]:
         """Segment by segment steps read the memory, which reads them; then they attend to each other, all at once."""
         # what does not change from segment to segment
-        three = torch.cat([project.weight for project in (self.query, self.key, self.value)])
+        three = Joined(self.query, self.key, self.value)
         query = self.memory_query(self.tokens.to(x.dtype))
         # of weights of a `Way` none is made of another
-        ready = three, self.tokens.to(x.dtype, copy=True), products(query.to(wide(query)))
+        ready = self.tokens.to(x.dtype, copy=True), products(query.to(wide(query)))
         parts = (
             self.enter,
             self.norm,
@@ -119,11 +120,12 @@ class ARMT(Mixer):
             self.memory_key,
             self.memory_value,
             self.memory_write,
+            *three.called,
         )
         weights = (weight for part in parts for weight in part.parameters())
-        meet = Way(partial(self._meet, three), (*ready, *weights), (ARMT, self.heads), parts)
+        meet = Way(partial(self._meet, three), (*three.weights, *ready, *weights), (ARMT, self.heads), parts)
         return in_turn(
-            self._prepare, meet, partial(self._write, *ready), self._read,
+            self._prepare, meet, partial(self._write, three, *ready), self._read,
             torch.cat([x, self.memory_query(x)], -1), x[..., :0], state, self.initial_state(len(x)), clock,
         )  # fmt: skip
 
@@ -140,7 +142,7 @@ class ARMT(Mixer):
         return x, mapped, *(torch.stack(z, 2).expand(len(x), -1, -1, -1, -1) for z in turns)
 
     def _meet(
-        self, three: Float[Tensor, "F D"], memory: Memory, ready: tuple[Tensor, ...]
+        self, three: Joined, memory: Memory, ready: tuple[Tensor, ...]
     ) -> tuple[tuple[Tensor, Tensor], Float[Tensor, "B Q E"]]:
         """What steps recall, and the turned queries of what they are with it; then the turned keys, and the values."""
         x, mapped, *turns = ready
@@ -149,9 +151,9 @@ class ARMT(Mixer):
         query, made = turned.split([1, 2], 2)
         return (recalled, query.squeeze(2)), made.flatten(2)
 
-    def _split(self, x: Float[Tensor, "N L D"], three: Float[Tensor, "F D"]) -> Float[Tensor, "N L 3 H K"]:
+    def _split(self, x: Float[Tensor, "N L D"], three: Joined) -> Float[Tensor, "N L 3 H K"]:
         """Queries, keys and values of every head."""
-        return F.linear(x, three).unflatten(-1, (3, self.heads, -1))
+        return three(x).unflatten(-1, (3, self.heads, -1))
 
     def _read(self, own: tuple[Tensor, Tensor], made: Float[Tensor, "N C E"], place: Tensor) -> Float[Tensor, "N Q D"]:
         """What steps find in the memory and in their segment."""
@@ -162,7 +164,7 @@ class ARMT(Mixer):
 
     def _write(
         self,
-        three: Float[Tensor, "F D"],
+        three: Joined,
         tokens: Float[Tensor, "N D"],
         mapped: Float[Tensor, "N P"],
         memory: Memory,

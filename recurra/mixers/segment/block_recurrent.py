@@ -12,7 +12,8 @@ from recurra.mixers.base import Mixer
 from recurra.ops.attention import attention
 from recurra.ops.walk import Way
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, as_kept, check_segment, linear, through, turned
+from recurra.parts.linear import Joined, linear
+from recurra.parts.segment import Open, as_kept, check_segment, through, turned
 from recurra.parts.window import attend
 from recurra.shapes import Float, Int, Tensor
 
@@ -94,9 +95,10 @@ class BlockRecurrent(Mixer):
         """Change the states at every full segment, then read for all steps at once."""
         kept, query = linear(x, self.key, self.value), linear(x, self.query, self.state_query)
         # the same for every segment, and what states give is needed by their segment's steps and by themselves
-        give = partial(self._give, self._four())
-        parts = self.norm, self.hidden, self.candidate
-        weights = *give.args, self.identity, self.gate, *(weight for part in parts for weight in part.parameters())
+        four = Joined(self.own_query, self.token_query, self.own_key, self.own_value)
+        give = partial(self._give, four)
+        parts = self.norm, self.hidden, self.candidate, *four.called
+        weights = *four.weights, self.identity, self.gate, *(weight for part in parts for weight in part.parameters())
         way = Way(partial(self._write, give), weights, (BlockRecurrent, self.heads), parts)
         ((states, earlier, had), opened), ((first, none, never), start) = state, self.initial_state(len(x))
         y, ((states, _, earlier, now), opened) = through(
@@ -106,16 +108,10 @@ class BlockRecurrent(Mixer):
         )  # fmt: skip
         return y, ((states, earlier, now.to(had.dtype)), opened)
 
-    def _four(self) -> Float[Tensor, "F D"]:
-        """The weights of all that states give."""
-        return torch.cat([x.weight for x in (self.own_query, self.token_query, self.own_key, self.own_value)])
-
-    def _give(
-        self, four: Float[Tensor, "F D"], states: Float[Tensor, "M N D"], kind: torch.dtype
-    ) -> Float[Tensor, "M N 4 H K"]:
+    def _give(self, four: Joined, states: Float[Tensor, "M N D"], kind: torch.dtype) -> Float[Tensor, "M N 4 H K"]:
         """Of the states as attention sees them: queries to themselves and to steps, keys and values."""
         normal = (self.norm(states.to(kind)) + self.identity.to(kind)).to(kind)
-        return F.linear(normal, four).unflatten(-1, (4, self.heads, -1))
+        return four(normal).unflatten(-1, (4, self.heads, -1))
 
     def _read(self, memory: Given, query: Tensor, kept: Tensor, place: Tensor) -> Float[Tensor, "M Q D"]:
         """What queries find in the states and in their window."""

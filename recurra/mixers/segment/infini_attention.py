@@ -9,7 +9,8 @@ from recurra.mixers.base import Mixer
 from recurra.ops.walk import Way
 from recurra.parts.features import elu_plus_one
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, attend_open, check_segment, linear, none_open, through
+from recurra.parts.linear import linear
+from recurra.parts.segment import Open, attend_open, check_segment, none_open, through
 from recurra.shapes import Float, Tensor, wide
 
 Memory = tuple[Float[Tensor, "B H K V"], Float[Tensor, "B H K"]]

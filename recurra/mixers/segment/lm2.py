@@ -8,7 +8,8 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops.walk import Way
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, attend_open, check_segment, linear, none_open, through
+from recurra.parts.linear import linear
+from recurra.parts.segment import Open, attend_open, check_segment, none_open, through
 from recurra.parts.window import attend
 from recurra.shapes import Float, Tensor
 

@@ -5,7 +5,6 @@ from functools import partial
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
@@ -13,8 +12,9 @@ from recurra.ops.attention import attention
 from recurra.ops.walk import Way
 from recurra.parts.cross import FeedForward
 from recurra.parts.heads import divide
+from recurra.parts.linear import Joined, linear
 from recurra.parts.norms import RMSNorm
-from recurra.parts.segment import Open, check_segment, linear, none_open, through, turned
+from recurra.parts.segment import Open, check_segment, none_open, through, turned
 from recurra.parts.window import attend
 from recurra.shapes import Float, Tensor
 
@@ -80,10 +80,11 @@ class RMT(Mixer):
         """Let the memory read every full segment, then read for all steps at once."""
         query, kept = self.query(x), linear(x, self.key, self.value)
         # the same for every segment, and what a memory gives is needed by its segment's steps and by itself
-        give = partial(self._give, torch.cat([project.weight for project in (self.query, self.key, self.value)]))
+        three = Joined(self.query, self.key, self.value)
+        give = partial(self._give, three)
         (memory, opened), (first, none) = state, self.initial_state(len(x))
-        parts = self.enter, self.norm, self.leave, self.out, self.feed_forward
-        weights = *give.args, *(weight for part in parts for weight in part.parameters())
+        parts = self.enter, self.norm, self.leave, self.out, self.feed_forward, *three.called
+        weights = *three.weights, *(weight for part in parts for weight in part.parameters())
         way = Way(partial(self._write, give), weights, (RMT, self.heads), parts)
         y, ((memory, _), opened) = through(
             self._split, way, self._read, query, kept,
@@ -91,11 +92,9 @@ class RMT(Mixer):
         )  # fmt: skip
         return y, (memory, opened)
 
-    def _give(
-        self, three: Float[Tensor, "F D"], memory: Float[Tensor, "N M D"], kind: torch.dtype
-    ) -> Float[Tensor, "N M 3 H K"]:
+    def _give(self, three: Joined, memory: Float[Tensor, "N M D"], kind: torch.dtype) -> Float[Tensor, "N M 3 H K"]:
         """Queries, keys and values of memory tokens."""
-        return F.linear(self.enter(memory).to(kind), three).unflatten(-1, (3, self.heads, -1))
+        return three(self.enter(memory).to(kind)).unflatten(-1, (3, self.heads, -1))
 
     def _read(
         self, memory: tuple[Tensor, Tensor], query: Tensor, ready: tuple[Tensor, Tensor], place: Tensor

@@ -20,6 +20,7 @@ from recurra.ops.scan import compiled
 from recurra.ops.walk import Walk, Way, native
 from recurra.parts.heads import divide
 from recurra.parts.learner import Learner, Whole
+from recurra.parts.linear import Joined
 from recurra.parts.norms import RMSNorm, unit
 from recurra.parts.persistent import Persistent, asks
 from recurra.parts.rotary import rotary_turns, rotate_by_parts
@@ -34,7 +35,7 @@ Memory = tuple[Tensor, ...]
 class Known(NamedTuple):
     """What is the same for every segment: weights, and numbers that stand for places."""
 
-    view: Float[Tensor, "E D"]  # of keys and values
+    view: Joined  # of keys and values
     cosine: Float[Tensor, "C P"]  # of their turns
     sine: Float[Tensor, "C P"]
     taps: Float[Tensor, "J F"]  # of the memory's convolution
@@ -145,19 +146,17 @@ class TitansMAC(Mixer):
 
     def _known(self) -> Known:
         """What is the same for every segment."""
-        like = self.key.weight
-        turn = rotary_turns(
-            torch.arange(self.segment, device=like.device)[None], like.shape[1] // self.heads, self.base
-        )
+        like = self.persistent.key
+        turn = rotary_turns(torch.arange(self.segment, device=like.device)[None], like.shape[2], self.base)
         cosine, sine = (z[0, :, 0].to(wide(like)).contiguous() for z in turn)
         taps = self.learner.conv.weight.t().contiguous()
-        return Known(torch.cat([like, self.value.weight]), cosine, sine, taps, *tables(self.segment, cosine))
+        return Known(Joined(self.key, self.value), cosine, sine, taps, *tables(self.segment, cosine))
 
     def _view(
         self, x: Float[Tensor, "N C D"], known: Known
     ) -> tuple[Float[Tensor, "N H C K"], Float[Tensor, "N H C K"]]:
         """Of what has these places keys, turned, and values."""
-        key, value = F.linear(x, known.view).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        key, value = known.view(x).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         return rotate_by_parts(key, known.cosine, known.sine), value
 
     def _prepare(
@@ -187,7 +186,7 @@ class TitansMAC(Mixer):
         later: Float[Tensor, "*B Q C"],
     ) -> Float[Tensor, "B Q D"]:
         """What steps find in their segment and in what the memory answers for it."""
-        kind = self.out.weight.dtype
+        kind = self.persistent.key.dtype
         key, value = self._view(self.recalled(answer.transpose(1, 2).flatten(-2)).to(kind), known)
         shares = torch.cat([scores, query @ key.mT + later], -1).softmax(-1)
         own, far = shares.split([scores.shape[-1], self.segment], -1)
@@ -219,9 +218,9 @@ class TitansMAC(Mixer):
         self, memory: Memory, known: Known, ready: tuple[Tensor, ...], fresh: Bool[Tensor, "B S"] | None
     ) -> tuple[Walk, Whole]:
         """The same for whole segments, as one walk: of a memory whose chunk begins only some can have changed."""
-        parts = self.recalled, self.out, self.learner
-        called = self.recalled, self.out, self.learner.project, self.learner.gates
-        weights = *known, *(weight for part in called for weight in part.parameters())
+        parts = self.recalled, self.out, self.learner, *known.view.called
+        called = self.recalled, self.out, self.learner.project, self.learner.gates, *known.view.called
+        weights = *known.view.weights, *known[1:], *(weight for part in called for weight in part.parameters())
         way = Way(partial(self._segment, known), weights, (TitansMAC, self.heads), parts, makes=True)
         full = torch.ones(ready[0].shape[:2], dtype=torch.bool, device=ready[0].device)
         first, now = map(self._whole, (self.learner.initial_state(len(full)), memory))

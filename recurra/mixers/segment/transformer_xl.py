@@ -9,7 +9,8 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops.attention import attention
 from recurra.parts.heads import divide
-from recurra.parts.segment import Open, Segments, arrange, check_segment, linear
+from recurra.parts.linear import linear
+from recurra.parts.segment import Open, Segments, arrange, check_segment
 from recurra.parts.window import beside, take
 from recurra.shapes import Float, Int, Tensor
 

@@ -15,6 +15,7 @@ from torch.autograd import Function
 from torch.nn.modules import module as hooks
 
 from recurra.ops import native
+from recurra.ops.hooked import hooked
 from recurra.ops.native import direct
 from recurra.ops.once import once_differentiable
 from recurra.ops.program.stages import Declined, Lowered
@@ -92,14 +93,7 @@ def _modules(way: Way) -> Iterator[nn.Module]:
 
 def _altered(module: nn.Module) -> bool:
     """Whether calling a module may do other than its class says, or its class is not one that was here to be read."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in module.__dict__
-        or not type(module).__module__.startswith(("torch.nn.modules.", "recurra."))
-    )
+    return bool(hooked(module) or not type(module).__module__.startswith(("torch.nn.modules.", "recurra.")))
 
 
 def _together(batch: int, numbers: int) -> int:
