@@ -21,6 +21,7 @@ from recurra.checks import at_least
 from recurra.ops import native
 from recurra.ops.native import direct
 from recurra.ops.program import Declined, compiled
+from recurra.ops.program.stages import constants
 from recurra.shapes import State, Tensor
 from recurra.state import each, leaves
 
@@ -30,7 +31,6 @@ SETTINGS = {
     "cpp.dynamic_threads": True,  # as many as torch.set_num_threads says at the call
     "aot_inductor.compile_wrapper_opt_level": "O0",  # what calls the kernels: compiles sooner, runs as fast
 }
-KEPT = (bool, int, float, str)  # what modules keep that a trace has inside
 
 
 class CompiledStep:
@@ -194,7 +194,7 @@ def _constants(model: nn.Module) -> tuple[list[tuple[Any, str]], list[str]]:
     places: list[tuple[Any, str]] = []
     names = []
     for path, module in model.named_modules():
-        own = [name for name, x in vars(module).items() if type(x) in KEPT and name[0] != "_" and name != "training"]
+        own = [name for name in constants(module) if name != "training"]
         found = [(module._modules, name) for name in module._modules] + [(vars(module), name) for name in own]
         found += [(x, name) for x in (module._parameters, module._buffers) for name in x if x[name] is None]
         places += found

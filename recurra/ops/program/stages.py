@@ -1,14 +1,16 @@
 """What a graph becomes: places in memory, expressions that wait, and passes over memory that make some of others."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from recurra.ops.cell.trace import Graph, Number
 from recurra.shapes import Tensor
 
 LINE = 16  # numbers of a vector: rows are split at multiples of it
+KEPT = (bool, int, float, str)  # what modules keep that a trace has inside
 
 
 class Declined(Exception):
@@ -59,3 +61,8 @@ class Lowered(NamedTuple):
 def count(place: Place) -> int:
     """How many numbers."""
     return math.prod(place.like.shape)
+
+
+def constants(module: nn.Module) -> dict[str, Any]:
+    """The module's own numbers and words, by name, which are written into the C of what calls it."""
+    return {name: x for name, x in vars(module).items() if type(x) in KEPT and name[0] != "_"}

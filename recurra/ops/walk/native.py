@@ -18,7 +18,7 @@ from recurra.ops import native
 from recurra.ops.hooked import hooked
 from recurra.ops.native import direct
 from recurra.ops.once import once_differentiable
-from recurra.ops.program.stages import Declined, Lowered
+from recurra.ops.program.stages import Declined, Lowered, constants
 from recurra.ops.walk import Walk, Way, emit, trace
 from recurra.ops.walk.trace import Pair
 from recurra.shapes import State, Tensor
@@ -52,7 +52,7 @@ def declines(record: Walk, state: State) -> str | None:
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return "torch.compile cannot see into the kernels"
     if native.transformed():
-        return "torch.func, torch.vmap and forward-mode derivatives cannot see into the kernels"
+        return native.TRANSFORMED
     if torch.is_autocast_enabled("cpu"):
         return "autocast chooses types call by call"
     if len(kinds) > 1 or not all(x.is_cpu and x.dtype.is_floating_point for x in tensors):
@@ -117,13 +117,8 @@ def _block(record: Walk, state: State) -> tuple[int, State, State]:
 def _key(record: Walk, state: State) -> tuple:
     way, ready, *_ = record
     tensors = *((x.shape[1:], x.dtype) for x in leaves(state)), *((x.shape[2:], x.dtype) for x in leaves(ready))
-    parts = tuple((type(x), *_constants(x)) for x in _modules(way))
+    parts = tuple((type(x), *constants(x).items()) for x in _modules(way))
     return way.key, parts, tuple((x.shape, x.dtype) for x in way.weights), tensors, _rows(state)
-
-
-def _constants(module: nn.Module) -> list[tuple[str, Any]]:
-    """Its numbers and words, which are written into the C."""
-    return [item for item in vars(module).items() if isinstance(item[1], (int, float, str))]
 
 
 def _forward(record: Walk, state: State) -> Side | str:
