@@ -131,27 +131,26 @@ INLINE unsigned flush_on(void) { return 0; }
 INLINE void flush_off(unsigned old) { (void)old; }
 #endif
 
+/* e^r = 1 + r + r^2 c(r) of single numbers or vectors, |r| <= log(2)/2: e^r - 1 to 2e-8 of itself */
+#define CURVE(r) (((((r) * 0x1.6d43b4p-10f + 0x1.120be8p-7f) * (r) + 0x1.5554e8p-5f) * (r) + 0x1.5554dcp-3f) * (r) + 0.5f)
 /* e^x = 2^n (1 + r q): x = n ln2 + r, and q a polynomial in r; n sits in the low bits of what is returned. */
 #define SELECT(mask, x, y) ((vec)(((ints)(x) & (mask)) | ((ints)(y) & ~(mask))))
 #define ROUND_BY (IS_DOUBLE ? 6755399441055744.0 : 12582912.0f)              /* 1.5 * 2^52, 1.5 * 2^23 */
 typedef __typeof__(((vec){}) < ((vec){})) ints;
 INLINE ints split(vec x, vec *r, vec *q) {
     const vec shifted = x * (REAL)1.4426950408889634 + (REAL)ROUND_BY, n = shifted - (REAL)ROUND_BY;
-    vec p;
     if (IS_DOUBLE) {
         *r = x - n * (REAL)6.93147180369123816490e-01 - n * (REAL)1.90821492927058770002e-10;
-        p = all(1.6059043836821613e-10);
+        vec p = all(1.6059043836821613e-10);
         static const double c[] = {2.08767569878681e-09, 2.505210838544172e-08, 2.755731922398589e-07,
             2.7557319223985893e-06, 2.48015873015873e-05, 1.984126984126984e-04, 1.3888888888888889e-03,
             8.333333333333333e-03, 4.1666666666666664e-02, 1.6666666666666666e-01, 0.5, 1.};
         for (int i = 0; i < 12; i++) p = p * *r + (REAL)c[i];
+        *q = p;
     } else {
         *r = x - n * (REAL)0.693359375f - n * (REAL)-2.12194440e-4f;
-        p = all(1.9841270e-4f * 1.0f);
-        static const float c[] = {1.3888889e-3f, 8.3333333e-3f, 4.1666667e-2f, 1.6666667e-1f, 0.5f, 1.f};
-        for (int i = 0; i < 6; i++) p = p * *r + (REAL)c[i];
+        *q = CURVE(*r) * *r + 1;
     }
-    *q = p;
     return (ints)shifted << (IS_DOUBLE ? 52 : 23);
 }
 /* x within -most and most; NaN stays NaN */
@@ -169,12 +168,21 @@ INLINE vec exps(vec x) {
     y = SELECT(x > high, all(INFINITY), y);
     return SELECT(x == x, y, x);
 }
-/* through e^2|x| - 1, made without the one, so that small x keeps its digits */
+/* through e^2|x| - 1, made without the one, so that small x keeps its digits. A single number's power is at most 2^29:
+ * one step takes n log(2) off, and n lies in the rounded one's bits as an exponent does */
+#define EXPONENT_BY (12582912.0f + 127)
 INLINE vec tanh16(vec x) {
     const ints sign = (ints)x & (ints)all(-0.0);
-    vec r, q;
-    const ints n = split(within(2 * (vec)((ints)x ^ sign), IS_DOUBLE ? 40 : 20), &r, &q);
-    const vec two = TWO_TO(n), less_one = two * (q * r) + (two - 1);
+    const vec a = (vec)((ints)x ^ sign), most = all(IS_DOUBLE ? 20 : 10), held = SELECT(a > most, most, a), twice = held + held;
+    vec two, r, q;
+    if (IS_DOUBLE) {
+        const ints n = split(twice, &r, &q);
+        two = TWO_TO(n), q *= r;
+    } else {
+        const vec shifted = twice * 0x1.715476p+0f + EXPONENT_BY, n = shifted - EXPONENT_BY;
+        r = twice - n * 0x1.62e43p-1f, two = (vec)((ints)shifted << 23), q = CURVE(r) * r * r + r;
+    }
+    const vec less_one = two * q + (two - 1);
     return (vec)((ints)(less_one / (less_one + 2)) | sign);
 }
 /* 1 / (1 + e^-x), whose exponential need not reach 0 nor inf: a sigmoid has no digits left there */

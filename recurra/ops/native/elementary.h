@@ -5,33 +5,25 @@ INLINE double d_sigmoid(double x) { return 1 / (1 + exp(-x)); }
 INLINE float as_float(uint32_t i) { float f; memcpy(&f, &i, 4); return f; }
 INLINE uint32_t as_bits(float f) { uint32_t i; memcpy(&i, &f, 4); return i; }
 
-/* x = n log(2) + r, |r| <= log(2)/2.  Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits. */
-#define SPLIT(x)                                                                                                   \
-    const float shifted = fmaf(x, 0x1.715476p+0f, 0x1.8p23f), n = shifted - 0x1.8p23f;                             \
+/* x = n log(2) + r, |r| <= log(2)/2.  Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits, where the
+   exponent of 2^(n + add) is, too, when 127 + add was added with it. */
+#define ROUNDED(x, add)                                                                                            \
+    const float shifted = fmaf(x, 0x1.715476p+0f, 0x1.8p23f + (127 + (add))), n = shifted - (0x1.8p23f + (127 + (add)))
+#define SPLIT(x, add)                                                                                              \
+    ROUNDED(x, add);                                                                                               \
     const float r = fmaf(n, -0x1.7f7d1cp-20f, fmaf(n, -0x1.62e4p-1f, x))
-#define POWER_OF_TWO(add) as_float((as_bits(shifted) + (127 + (add))) << 23) /* 2^(n + add) */
+#define POWER_OF_TWO as_float(as_bits(shifted) << 23)
 
-INLINE float less_one(float r) { /* e^r - 1 */
-    float q = fmaf(r, 0x1.6d43b4p-10f, 0x1.120be8p-7f);
-    q = fmaf(q, r, 0x1.5554e8p-5f);
-    q = fmaf(q, r, 0x1.5554dcp-3f);
-    q = fmaf(q, r, 0.5f);
-    return fmaf(q * r, r, r);
-}
+INLINE float less_one(float r) { return fmaf(CURVE(r) * r, r, r); } /* e^r - 1 */
 /* Where exponents end. NaN stays, written so, and the machine's own min and max do it; but of constants the compiler
    makes comparisons and choices, so it is not told that these are. */
-__attribute__((visibility("hidden"))) float exp_most = 89, exp_least = -104, expm1_least = -20, erf_most = 4;
-INLINE float exp_negative(float x) { /* x <= 0; scaled up by 2^24 and down again, for results below 2^-126 */
-    x = exp_least > x ? exp_least : x;
-    SPLIT(x);
-    const float s = POWER_OF_TWO(24);
-    return fmaf(s, less_one(r), s) * 0x1p-24f;
-}
+__attribute__((visibility("hidden"))) float exp_most = 89, exp_least = -104, expm1_least = -20, erf_most = 4,
+    sigmoid_least = -88, tanh_most = 20;
 INLINE float f_exp(float x) {
     /* beyond these bounds the result rounds to inf and to 0 */
     x = exp_most < x ? exp_most : x;
     x = exp_least > x ? exp_least : x;
-    SPLIT(x);
+    SPLIT(x, -127);
     /* 2^n as a product of two, for results that no single power reaches: a choice between ways to scale would be made
        of both ways' results, and the one that is not taken may be a subnormal number, which costs a hundred cycles */
     const int32_t k = (int32_t)(as_bits(shifted) - 0x4b400000u), half = k >> 1;
@@ -41,21 +33,24 @@ INLINE float f_exp(float x) {
 INLINE float f_expm1(float x) {
     x = exp_most < x ? exp_most : x;
     x = expm1_least > x ? expm1_least : x;
-    SPLIT(x);
-    const float s = POWER_OF_TWO(-1);
+    SPLIT(x, -1);
+    const float s = POWER_OF_TWO;
     return 2 * fmaf(s, less_one(r), s - 0.5f);
 }
 INLINE float f_sigmoid(float x) {
     /* never through e^-x for x < 0: it overflows where the result is still a number */
-    const float e = exp_negative(-fabsf(x));
+    float a = -fabsf(x);
+    a = sigmoid_least > a ? sigmoid_least : a; /* there s is 0 */
+    SPLIT(a, 0);
+    const float s = POWER_OF_TWO, e = fmaf(s, less_one(r), s);
     return (x < 0 ? e : 1) / (1 + e);
 }
 INLINE float f_tanh(float x) {
     /* through e^2|x| - 1, so that small x keeps its relative accuracy and the sign is exact */
     float a = 2 * fabsf(x);
-    a = a > 20 ? 20 : a;
-    SPLIT(a);
-    const float s = POWER_OF_TWO(0), m = fmaf(s, less_one(r), s - 1);
+    a = tanh_most < a ? tanh_most : a;
+    ROUNDED(a, 0); /* at most 29, which one step takes off */
+    const float r = fmaf(n, -0x1.62e43p-1f, a), s = POWER_OF_TWO, m = fmaf(s, less_one(r), s - 1);
     return copysignf(m / (m + 2), x);
 }
 INLINE float log_near(float f, float n) { /* log(1 + f) + n log(2), of f from 1/sqrt(2) - 1 to sqrt(2) - 1 */
@@ -105,8 +100,8 @@ INLINE float f_erf(float x) {
     q = fmaf(q, s, 0x1.7b864cp-17f), q = fmaf(q, s, -0x1.8d3fb6p-12f), q = fmaf(q, s, 0x1.05c1b4p-8f);
     q = fmaf(q, s, -0x1.95e7bep-6f), q = fmaf(q, s, 0x1.b9c982p-4f), q = fmaf(q, s, 0x1.446f86p-1f);
     q = fmaf(q, s, 0x1.211f2ap+0f), q = fmaf(q, s, -0x1.3bdb4ep-13f);
-    SPLIT(-q);
-    const float power = POWER_OF_TWO(0), far = 1 - fmaf(power, less_one(r), power);
+    SPLIT(-q, 0);
+    const float power = POWER_OF_TWO, far = 1 - fmaf(power, less_one(r), power);
     return a < 0.9f ? fmaf(x, p, x) : copysignf(far, x);
 }
 /* -0 is what adds nothing, to -0 either */
