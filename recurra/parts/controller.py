@@ -10,6 +10,7 @@ from torch import nn
 
 from recurra.clock import Clock
 from recurra.ops import Linked, Machine, Scan, Tape
+from recurra.parts.linear import readable
 from recurra.shapes import Float, Tensor, state_zeros
 
 
@@ -49,9 +50,7 @@ class Controller(nn.Module):
         return tuple(state_zeros(self.recurrent, batch, size) for size in self.sizes)
 
     def forward(self, x: Float[Tensor, "B T D"], state: Any, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], Any]:
-        record = Machine(
-            self.memory, x, self.input.weight, self.input.bias, self.recurrent,
-            self.interface.weight, self.interface.bias,
-        )  # fmt: skip
+        entering, says = readable(self, "input", "interface")
+        record = Machine(self.memory, x, entering.weight, entering.bias, self.recurrent, says.weight, says.bias)
         heard, state = self.scan(record, state, clock)
         return self.out(heard), state

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from recurra.ops import ShortConv, StateSpace
+from recurra.parts.linear import within
 from recurra.shapes import Float, Inexact, Tensor, state_zeros, wide
 
 Records = list[Callable[[Tensor], Any]]
@@ -62,9 +63,8 @@ class ImplicitFilters(nn.Module):
         # a filter in bfloat16 would be another filter, though the inputs may be lowered
         with torch.autocast(device.type, enabled=False):
             for layer in self.layers:
-                assert isinstance(layer, nn.Linear)
-                z = (self.frequency * F.linear(z, layer.weight.to(real), layer.bias.to(real))).sin()
-            z = F.linear(z, self.last.weight.to(real)) * (-time * rate).exp()
+                z = (self.frequency * within(real, layer, z)).sin()
+            z = within(real, self.last, z) * (-time * rate).exp()
         # a feature's filters lie side by side
         return z.unflatten(1, (-1, self.count)).permute(2, 1, 0)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.modules import module as hooks
 
@@ -32,14 +33,14 @@ def readable(owner: nn.Module, *names: str, kind: type[nn.Module] = nn.Linear) -
     for name, part in zip(names, parts, strict=True):
         if part is None or _altered(part, kind):
             raise RuntimeError(
-                f"{type(owner).__name__} never calls its `{name}`, it reads the weights: hooks (pruning is one) and "
-                f"layers in its place have no effect; hook {type(owner).__name__} itself, or change the weights with "
+                f"{type(owner).__name__} reads the weights of its `{name}`, past hooks (pruning is one) and past a "
+                f"layer in its place: hook {type(owner).__name__} itself, or change weights by "
                 "torch.nn.utils.parametrize"
             )
     return parts
 
 
-def linear(x: Float[Tensor, "*B D"], *maps: nn.Module) -> Float[Tensor, "*B F"]:
+def linear(x: Float[Tensor, "*B D"], *maps: nn.Linear) -> Float[Tensor, "*B F"]:
     """What several maps without biases make of `x`, side by side, by one product if all are plain."""
     return Joined(*maps)(x)
 
@@ -50,9 +51,9 @@ class Joined:
     `weights` are those, if all are plain; else `called` are the maps.
     """
 
-    def __init__(self, *maps: nn.Module) -> None:
+    def __init__(self, *maps: nn.Linear) -> None:
         self.called = () if plain(*maps) else maps
-        self.weights = () if self.called else (torch.cat([one.weight for one in maps]),)  # pyright: ignore
+        self.weights = () if self.called else (torch.cat([one.weight for one in maps]),)
 
     def __call__(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B F"]:
         if self.called:
@@ -60,11 +61,29 @@ class Joined:
         return F.linear(x, *self.weights)
 
 
+def halves(x: Float[Tensor, "*B D"], entering: nn.Linear) -> tuple[Float[Tensor, "*B F"], Float[Tensor, "*B F"]]:
+    """The two halves of what a map without a bias makes."""
+    if not plain(entering):
+        one, two = entering(x).chunk(2, -1)
+        return one, two
+    # two products where one would do: going back their gradients need not be copied together
+    one, two = entering.weight.chunk(2)
+    return F.linear(x, one), F.linear(x, two)
+
+
 def handed(
     x: Float[Tensor, "B T D"], entering: nn.Linear
 ) -> tuple[Float[Tensor, "B T _"], Float[Tensor, "N D"] | None, Float[Tensor, " N"] | None]:
     """What enters a cell, the weights and the bias that it multiplies by: none if `entering` had to be called."""
     return (x, entering.weight, entering.bias) if plain(entering) else (entering(x), None, None)
+
+
+def within(real: torch.dtype, entering: nn.Module, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B F"]:
+    """The map called with its weights in a wider type."""
+    weights = dict(entering.named_parameters())
+    if all(weight.dtype is real for weight in weights.values()):
+        return entering(x)
+    return functional_call(entering, {name: weight.to(real) for name, weight in weights.items()}, x)
 
 
 def _altered(module: nn.Module, kind: type[nn.Module]) -> bool:

@@ -7,6 +7,7 @@ from recurra.checks import greater_than
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan, Vectors
+from recurra.parts.linear import handed
 from recurra.shapes import Float, Tensor
 
 
@@ -57,5 +58,6 @@ class IndRNN(Mixer):
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"]]]:
         free = self.recurrent
         held = free + (free.clamp(-self.bound, self.bound) - free).detach()
-        record = Cell(INDRNN_RULE, x, held[None], input_weight=self.input.weight, bias=self.input.bias)
+        x, weight, bias = handed(x, self.input)
+        record = Cell(INDRNN_RULE, x, held[None], input_weight=weight, bias=bias)
         return self.scan(record, state, clock)

@@ -8,6 +8,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan, Vectors
 from recurra.parts.constants import constants
+from recurra.parts.linear import handed, readable
 from recurra.shapes import Float, Tensor
 
 
@@ -65,8 +66,10 @@ class Jordan(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B N"], ...], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B N"], ...]]:
-        around = self.feedback.weight @ self.output.weight
+        feedback, output = readable(self, "feedback", "output")
+        around = feedback.weight @ output.weight
         decay = constants(x, len(around), self.decay)
-        record = Cell(JORDAN_RULE, x, around[None, None], decay, input_weight=self.input.weight, bias=self.input.bias)
+        x, weight, bias = handed(x, self.input)
+        record = Cell(JORDAN_RULE, x, around[None, None], decay, input_weight=weight, bias=bias)
         hidden, state = self.scan(record, state, clock)
         return self.output(hidden), state

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan, Vectors
+from recurra.parts.linear import handed
 from recurra.parts.operators import Reflections
 from recurra.shapes import Float, Tensor
 
@@ -56,5 +57,6 @@ class ORNN(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"]], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"]]]:
         matrix = self.operator()[None, None]
-        record = Cell(ORNN_RULE, x, matrix, input_weight=self.input.weight, bias=self.input.bias)
+        x, weight, bias = handed(x, self.input)
+        record = Cell(ORNN_RULE, x, matrix, input_weight=weight, bias=bias)
         return self.scan(record, state, clock)

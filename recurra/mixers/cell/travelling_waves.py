@@ -11,6 +11,7 @@ from recurra.checks import at_least, one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Cell, Rule, Scan, Vectors
+from recurra.parts.linear import handed
 from recurra.shapes import Float, Tensor
 
 ACTIVATIONS = {"tanh": torch.tanh, "linear": torch.clone}
@@ -78,5 +79,5 @@ class TravellingWaves(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"], ...], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"], ...]]:
-        weight, bias = self.input.weight, self.input.bias
+        x, weight, bias = handed(x, self.input)
         return self.scan(Cell(self.rule, x, self.boundary[:, None], input_weight=weight, bias=bias), state, clock)

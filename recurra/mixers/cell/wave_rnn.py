@@ -10,6 +10,7 @@ from recurra.ops import Cell, Scan
 from recurra.ops.cell import rules
 from recurra.parts.circulant import check_taps, circulant
 from recurra.parts.heads import divide
+from recurra.parts.linear import handed
 from recurra.shapes import Float, Tensor
 
 RULES = {"tanh": rules.ELMAN_TANH, "relu": rules.ELMAN_RELU}
@@ -61,7 +62,8 @@ class WaveRNN(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B D"]], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Float[Tensor, "B D"]]]:
-        weight = circulant(self.kernel, self.size)[None, None]
-        bias = self.input.bias + self.offset.repeat_interleave(self.size)
-        read, (h,) = self.scan(Cell(self.rule, x, weight, input_weight=self.input.weight, bias=bias), state, clock)
+        kernel, offset = circulant(self.kernel, self.size)[None, None], self.offset.repeat_interleave(self.size)
+        x, weight, bias = handed(x, self.input)
+        bias = offset if bias is None else bias + offset
+        read, (h,) = self.scan(Cell(self.rule, x, kernel, input_weight=weight, bias=bias), state, clock)
         return read, (h,)

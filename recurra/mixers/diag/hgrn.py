@@ -12,6 +12,7 @@ from recurra.ops import Diag, Scan
 from recurra.ops.pointwise import Map, pointwise
 from recurra.parts.bounds import lower_bound as bound_of
 from recurra.parts.gates import gated
+from recurra.parts.linear import plain
 from recurra.parts.pairs import paired
 from recurra.shapes import Float, Inexact, Tensor
 
@@ -80,6 +81,9 @@ class HGRN(Mixer):
         candidate = self.candidate(x).to(real).chunk(2, -1)
         decay, drive = pointwise(_coefficients(self.lower_bound), forget, *candidate, angle.cos(), angle.sin())
         h, state = self.scan(Diag(decay, drive), state, clock)
+        if not plain(self.gate, self.out) or not plain(self.norm, kind=nn.LayerNorm):
+            normal = self.norm(torch.cat([h.real, h.imag], -1).to(x.dtype))
+            return self.out(gated(normal, self.gate(x))), state
         # numbers stay in pairs, as they lie in memory: it is the weights that are put so
         pairs, norm = torch.view_as_real(h).flatten(-2).to(x.dtype), self.norm
         normal = F.layer_norm(pairs, norm.normalized_shape, paired(norm.weight), paired(norm.bias), norm.eps)

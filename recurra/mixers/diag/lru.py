@@ -72,12 +72,7 @@ class LRU(Mixer):
     def mix(
         self, x: Float[Tensor, "B T D"], state: Inexact[Tensor, "B N"], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], Inexact[Tensor, "B N"]]:
-        rate, phase, scale, write = (
-            p.to(wide(x)) for p in (self.log_rate, self.log_phase, self.log_scale, self.write.weight)
-        )
+        rate, phase, scale = (p.to(wide(x)) for p in (self.log_rate, self.log_phase, self.log_scale))
         decay = torch.polar((-rate.exp()).exp(), phase.exp())
-        # it is B that is scaled, which has fewer numbers than B x
-        drive = entering(x, torch.complex(*(write.unflatten(0, (2, -1)) * scale.exp()[:, None]).unbind(0)))
-        h, state = self.scan(Diag(decay, drive), state, clock)
-        real, imaginary = self.read.weight.chunk(2, -1)
-        return leaving(h, real, -imaginary) + self.skip * x, state
+        h, state = self.scan(Diag(decay, entering(x, self.write, scale.exp())), state, clock)
+        return leaving(h, self.read, x.dtype, sign=-1) + self.skip * x, state

@@ -82,9 +82,6 @@ class S5(Mixer):
         if clock is not None and clock.dt is not None:
             step = clock.dt.to(real)[..., None] * step
         decay, weight = zero_order_hold(torch.complex(-log_rate.exp(), frequency), step)
-        write = torch.complex(*self.write.weight.to(real).chunk(2))
-        # steps of one length weigh all inputs alike: then it is B that is weighted
-        drive = entering(x, weight[:, None] * write) if weight.ndim == 1 else weight * entering(x, write)
-        h, state = self.scan(Diag(decay, drive), state, clock)
-        y = bent(leaving(h, *self.read.weight.chunk(2, -1)), x, self.skip)
+        h, state = self.scan(Diag(decay, entering(x, self.write, weight)), state, clock)
+        y = bent(leaving(h, self.read, x.dtype), x, self.skip)
         return opened(y, self.gate(y)), state

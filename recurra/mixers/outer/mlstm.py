@@ -14,6 +14,7 @@ from recurra.parts.conv import ShortConvolution
 from recurra.parts.exponential import Stabiliser
 from recurra.parts.heads import divide
 from recurra.parts.init import shallow_, small_
+from recurra.parts.linear import halves, plain
 from recurra.parts.norms import HeadNorm
 from recurra.shapes import Float, State, Tensor
 
@@ -110,8 +111,7 @@ class MLSTM(Mixer):
     def mix(self, x: Float[Tensor, "B T D"], state: State, clock: Clock | None) -> tuple[Float[Tensor, "B T D"], State]:
         past, peak, memory = state
         real = memory.dtype
-        # two products where one would do: going back the gradients of their halves need not be copied together
-        inner, gate = (F.linear(x, half) for half in self.inputs.weight.chunk(2))
+        inner, gate = halves(x, self.inputs)
         convolved, past = self.conv(inner, past, clock)
         query, key, value = self.query(convolved), self.key(convolved), self.value(inner)
         write, forget = self._gates(convolved, inner, (query, key, value)).to(real).chunk(2, -1)
@@ -130,9 +130,10 @@ class MLSTM(Mixer):
 
     def _gates(self, convolved: Tensor, inner: Tensor, mixed: tuple[Tensor, Tensor, Tensor]) -> Float[Tensor, "B T G"]:
         """Linear in q, k and v, which are linear in two arrays: so are the gates, and q, k and v need not meet."""
-        if inner[..., 0].numel() < FEW:
+        mix = self.query, self.key, self.value
+        if inner[..., 0].numel() < FEW or not (plain(self.gates) and plain(*mix, kind=BlockLinear)):
             return self.gates(torch.cat(mixed, -1))
-        maps = torch.stack([project.weight for project in (self.query, self.key, self.value)])
+        maps = torch.stack([project.weight for project in mix])
         weight = self.gates.weight.unflatten(-1, maps.shape[:3])
         query, key, value = torch.einsum("gabi,abij->agbj", weight, maps).flatten(2)
         return F.linear(convolved, query + key, self.gates.bias) + F.linear(inner, value)
