@@ -22,6 +22,7 @@ typedef vec loose __attribute__((aligned(sizeof(REAL))));                  /* a 
 #define IS_DOUBLE (sizeof(REAL) == 8)
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 4")
+#define WHOLE _Pragma("GCC unroll 16")
 typedef int64_t I;
 #if defined(__clang__) || __GNUC__ >= 12
 #define PICK(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
@@ -219,18 +220,19 @@ static void transpose16(REAL *y, I ly, const REAL *x, I lx) {
 }
 
 /* C (m x 16 nv) = scale_i * from + X (m x n) Y (n x 16 nv): X is broadcast from memory with any strides, so that its
- * transpose costs nothing. A tile of R x U vecs stays in registers; how it begins is a constant of each variant, or the
- * compiler keeps it in memory. from: NULL is zero (may be C itself, to add); scale: NULL is one. */
+ * transpose costs nothing. A tile of R x U vecs stays in registers: how it begins is a constant of each variant, and its
+ * loops are unrolled by order, or the compiler also writes the tile to memory, before and after, and reads it again.
+ * from: NULL is zero (may be C itself, to add); scale: NULL is one. */
 enum { ZERO, ADD, SCALE };
 #define TILE(R, U, MODE) \
 static void tile_##R##x##U##_##MODE(REAL *c, I lc, const REAL *from, const REAL *scale, const REAL *x, I xi, I xj, const REAL *y, I ly, I n) { \
     vec s[R][U], b[U]; \
-    for (int i = 0; i < R; i++) for (int u = 0; u < U; u++) \
+    WHOLE for (int i = 0; i < R; i++) WHOLE for (int u = 0; u < U; u++) \
         s[i][u] = MODE == ZERO ? (vec){} : MODE == ADD ? get(from + i * lc + u * W) : scale[i] * get(from + i * lc + u * W); \
     for (I j = 0; j < n; j++, x += xj, y += ly) { \
-        for (int u = 0; u < U; u++) b[u] = get(y + u * W); \
-        for (int i = 0; i < R; i++) for (int u = 0; u < U; u++) s[i][u] += x[i * xi] * b[u]; } \
-    for (int i = 0; i < R; i++) for (int u = 0; u < U; u++) put(c + i * lc + u * W, s[i][u]); }
+        WHOLE for (int u = 0; u < U; u++) b[u] = get(y + u * W); \
+        WHOLE for (int i = 0; i < R; i++) WHOLE for (int u = 0; u < U; u++) s[i][u] += x[i * xi] * b[u]; } \
+    WHOLE for (int i = 0; i < R; i++) WHOLE for (int u = 0; u < U; u++) put(c + i * lc + u * W, s[i][u]); }
 #define PRODUCT(MODE) TILE(8, 2, MODE) TILE(16, 1, MODE) TILE(1, 2, MODE) TILE(1, 1, MODE) \
 static void product_##MODE(REAL *c, I lc, const REAL *from, const REAL *scale, const REAL *x, I xi, I xj, const REAL *y, I ly, I m, I n, I nv) { \
     I v = 0, i; \
