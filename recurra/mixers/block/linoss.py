@@ -10,6 +10,7 @@ from recurra.checks import at_least, one_of
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Block, LinearSystem, Scan
+from recurra.parts.gates import bent
 from recurra.shapes import Float, Tensor, wide
 
 FORMS = ("im", "imex", "damped")
@@ -83,7 +84,7 @@ class LinOSS(Mixer):
             matrix, weight = self.steps(dt.to(real)[..., None, None] * step)
             h, state = self.scan(Block(matrix, weight * drive.unflatten(-1, (2, -1))[..., None]), state, clock)
             position = h[..., 1].flatten(-2)
-        return F.glu(self.out(F.gelu(self.read(position.to(kind)) + self.skip * x)), -1), state
+        return F.glu(self.out(bent(self.read(position.to(kind)), x, self.skip)), -1), state
 
     def _even(
         self, drive: Float[Tensor, "B T M"], matrix: Tensor, weight: Tensor, state: Tensor, clock: Clock | None

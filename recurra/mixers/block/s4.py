@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import DiagonalPlusLowRank, Scan
+from recurra.parts.gates import bent
 from recurra.parts.hippo import legs_normal
 from recurra.parts.init import log_step_
 from recurra.shapes import Float, Inexact, Tensor, wide
@@ -82,4 +83,4 @@ class S4(Mixer):
         low, write, read = (torch.view_as_complex(p.to(real)) for p in (self.low, self.write, self.read))
         record = DiagonalPlusLowRank(x, step, torch.complex(-rate, frequency), low, write, read)
         y, state = self.scan(record, state, clock)
-        return F.glu(self.out(F.gelu(y + self.skip * x)), -1), state
+        return F.glu(self.out(bent(y, x, self.skip)), -1), state

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Liquid, Scan
+from recurra.parts.gates import bent
 from recurra.parts.state_space import DiagonalStateSpace
 from recurra.shapes import Float, Inexact, Tensor
 
@@ -54,4 +55,4 @@ class LiquidS4(Mixer):
         log_decay, write, read = self.space.coefficients()
         limit = -torch.expm1(log_decay.real) / write.abs()
         y, state = self.scan(Liquid(x, log_decay.exp(), write, limit, read), state, clock)
-        return F.glu(self.out(F.gelu(y + self.space.skip * x)), -1), state
+        return F.glu(self.out(bent(y, x, self.space.skip)), -1), state
