@@ -184,7 +184,8 @@ INLINE void back(int ring, int around, const Backward *f, Piece p, REAL *part /*
         At to_a = step_of(f->da, z, p.b, t), to_b = step_of(f->db, z, p.b, t);
         REAL *da = to_a.type ? part + 4 * ld : (REAL *)to_a.x, *db = to_b.type ? part + 5 * ld : (REAL *)to_b.x;
         int fresh = p.reset && p.reset[t];
-        for (I c = p.lo; c < p.hi; c += W) {
+        /* down, as time goes: what is read upwards of rows that come down is nowhere asked for early */
+        for (I c = p.lo + (p.hi - p.lo - 1) / W * W; c >= p.lo; c -= W) {
             I some = p.hi - c;
             vec h = fresh ? all(start(ring)) : get_some(before + c, some), ga, gb;
             vec next = shares(ring, get_some(dy + c, some) + get_some(l + c, some), get_some(a + c, some), h,
