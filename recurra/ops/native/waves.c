@@ -120,30 +120,35 @@ static void back(const Backward *f, Panels *p, const REAL *plain, REAL *sums) {
     }
 }
 #define WORK(z) ((z)->B * (z)->T * (z)->H * (z)->R * 4)
+/* what threads share out, each with panels of its own; where one has no memory, nothing is done */
+#define EVERY_THREAD(work, ...) \
+    const I team = enough(work, f->threads); \
+    I failed = 0; \
+    _Pragma("omp parallel num_threads(team)") \
+    { \
+        const unsigned old = flush_on(); \
+        Panels own; \
+        Arena a = {0}; \
+        panels(&own, &a, z), allot(&a), panels(&own, &a, z); \
+        if (!a.base) failed = 1; \
+        __VA_ARGS__ \
+        free(a.base); \
+        flush_off(old); \
+    }
 
 I waves_forward(const Forward *f, I fields) {
     CHECK(f, fields)
     const Record *z = &f->z;
-    const I steps = z->B * z->T, blocks = (steps + ROWS - 1) / ROWS, each = up(z->K) * up(z->R);
-    REAL *turned = aligned_alloc(64, z->H * each * sizeof(REAL));
+    const I steps = z->B * z->T, blocks = (steps + ROWS - 1) / ROWS;
+    REAL *turned = aligned_alloc(64, z->H * up(z->K) * up(z->R) * sizeof(REAL));
     if (!turned) return 1;
     spread(turned, z, 1);
-    I failed = 0;
-    #pragma omp parallel num_threads(enough(WORK(z), f->threads))
-    {
-        const unsigned old = flush_on();
-        Panels own;
-        Arena a = {0};
-        panels(&own, &a, z), allot(&a), panels(&own, &a, z);
-        if (!a.base) failed = 1;
-        #pragma omp for schedule(static)
+    EVERY_THREAD(WORK(z),
+        _Pragma("omp for schedule(static)")
         for (I block = 0; block < blocks; block++) {
             begin(&own, block * ROWS, steps);
             for (own.h = 0; a.base && own.h < z->H; own.h++) waves(&own, turned), forward(f, &own);
-        }
-        free(a.base);
-        flush_off(old);
-    }
+        })
     free(turned);
     return failed;
 }
@@ -156,25 +161,15 @@ I waves_backward(const Backward *f, I fields) {
     if (!turned) return 1;
     spread(turned, z, 1), spread(plain, z, 0);
     memset(sums, 0, pieces * size * sizeof(REAL));
-    I failed = 0;
-    #pragma omp parallel num_threads(enough(2 * WORK(z), f->threads))
-    {
-        const unsigned old = flush_on();
-        Panels own;
-        Arena a = {0};
-        panels(&own, &a, z), allot(&a), panels(&own, &a, z);
-        if (!a.base) failed = 1;
-        #pragma omp for schedule(dynamic)
+    EVERY_THREAD(2 * WORK(z),
+        _Pragma("omp for schedule(dynamic)")
         for (I piece = 0; piece < pieces; piece++) {
             const I end = (piece + 1) * every < steps ? (piece + 1) * every : steps;
             for (I n = piece * every; a.base && n < end; n += ROWS) {
                 begin(&own, n, end);
                 for (own.h = 0; own.h < z->H; own.h++) waves(&own, turned), back(f, &own, plain, sums + piece * size);
             }
-        }
-        free(a.base);
-        flush_off(old);
-    }
+        })
     REAL *dw = f->dw;
     for (I h = 0; h < z->H; h++) for (I r = 0; r < z->R; r++) for (I k = 0; k < z->K; k++, dw++) {
         *dw = 0;
