@@ -38,7 +38,7 @@ INLINE REAL *room(REAL **at, I n) { REAL *found = *at; *at += up(ROWS * n); retu
     const I crew = enough(WORK * S * blocks, threads < blocks ? threads : blocks); \\
     _Pragma("omp parallel num_threads(crew) reduction(|:failed)") \\
     { \\
-        REAL *own = aligned_alloc(64, SIZE(WHOLE)); \\
+        REAL *own = aligned_alloc(64, SIZE(SCRATCH)); \\
         failed = !own; \\
         unsigned old = flush_on(); \\
         _Pragma("omp for schedule(static)") \\
@@ -236,7 +236,7 @@ def _head(lowered: Lowered, rows: int, weights: int, rooms: Rooms, own: int) -> 
         "ROWS": rows, "WEIGHTS": weights, "MEMORY": len(rooms.memory), "READY": len(rooms.ready),
         "MADE": len(rooms.made), "KEPT": len(rooms.kept), "SUMS": len(rooms.sums), "PAIRS": len(rooms.pairs),
         "PACKED": len(lowered.packed),
-        "WORK": sum(cost(lowered, x) for x in lowered.stages), "WHOLE": own + found.own,
+        "WORK": sum(cost(lowered, x) for x in lowered.stages), "SCRATCH": own + found.own,
     }  # fmt: skip
     # loops over units become vectors so too, and it takes half the time
     lines = ['#pragma GCC optimize("O2,tree-vectorize")', "#define FUNCTIONS_ONLY", '#include "cell.h"']
