@@ -87,6 +87,14 @@ class CompiledStep:
         y, *after = self._run([*inputs, *weights])
         return y, _filled(self._shape, after)
 
+    def __reduce__(self) -> Any:
+        """Refused: what is loaded into this process means nothing to another, and reads the weights of this model.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("a compiled step cannot be copied or pickled: copy or save the model, then its compile_step()")
+
     def _checked(self, inputs: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
         """The inputs without gaps; what is like these need not be looked at one by one again."""
         if (kinds := _kinds(*inputs)) != self._inputs:

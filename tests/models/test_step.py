@@ -4,6 +4,9 @@ Torch's compiler takes many seconds, so it compiles one small model; where anoth
 graph is run as it is.
 """
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -167,6 +170,16 @@ def test_a_bias_where_was_none_is_refused(monkeypatch):
     out.bias = torch.nn.Parameter(torch.ones(16))
     with pytest.raises(RuntimeError, match=r"blocks.1.mixer.out.bias of the model is not what it was"):
         step(torch.zeros(1, 1, dtype=torch.int64))
+
+
+def test_a_step_is_not_copied_and_its_model_is(monkeypatch):
+    monkeypatch.setattr("recurra.models.step._compile", lambda program: None)
+    model = _model("gla", depth=1)
+    step = model.compile_step()
+    for copied in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match=r"copy or save the model, then its compile_step\(\)"):
+            copied(step)
+        copied(model)
 
 
 def test_what_is_training_or_grows_is_refused():
