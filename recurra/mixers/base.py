@@ -19,6 +19,8 @@ from recurra.state import each, rows
 # numbers of x that are mixed at once where only numbers are wanted: what is made of more is mapped anew each time
 PIECE = 1 << 21
 LEAST = 1024  # steps of a piece, however wide: some architectures make tables once a call
+# one of which is in whatever torch says of its transforms: what it says of a wrong shape is shown as it is
+TRANSFORMS = ("functorch", "torch.func", "vmap", "forward AD", "forward mode", "not differentiable", "data pointer")
 
 
 class Mixer(nn.Module, abc.ABC):
@@ -127,6 +129,8 @@ class Mixer(nn.Module, abc.ABC):
         try:
             return self.mix(*given)
         except RuntimeError as error:
+            if not any(word in str(error) for word in TRANSFORMS):
+                raise
             advice = "call it on plain tensors" if asked() == "loop" else 'try it inside `with recurra.use("loop")`'
             raise RuntimeError(
                 f"{type(self).__name__} cannot run under torch.vmap, torch.func or forward-mode derivatives: {advice}"

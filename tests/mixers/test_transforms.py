@@ -30,6 +30,11 @@ def test_where_the_loop_does_not_run_either_no_such_advice_is_given():
         several(MIXERS["hippo"](16), torch.randn(3, 2, 7, 16))
 
 
+def test_what_has_nothing_to_do_with_transforms_is_said_as_it_is():
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        several(MIXERS["gru"](16), torch.randn(3, 2, 7, 17))
+
+
 def test_others_run():
     mixer, x = MIXERS["gru"](16).double(), torch.randn(3, 2, 7, 16, dtype=torch.float64)
     assert_close(several(mixer, x), torch.stack([mixer(part)[0] for part in x]))
