@@ -45,7 +45,7 @@ WINDOW = 64
 LANES = 16
 # what the sources here include, and what is written does
 HEADERS = ("common.h", "chunk.h", "memory.h", "back.h", "rows.h", "slots.h", "machine.h", "descent.h", "mirror.h")
-CELL_HEADERS = ("common.h", "elementary.h", "products.h", "cell.h")
+CELL_HEADERS = ("common.h", "elementary.h", "lying.h", "products.h", "cell.h")
 HERE = pathlib.Path(__file__).parent
 log = logging.getLogger("recurra")
 

@@ -5,6 +5,7 @@
  *
  * Threads form a grid, rows of the batch by units; rows need no meeting, units meet once a step. */
 #include "elementary.h"
+#include "lying.h"
 #include <omp.h>
 #include <sched.h>
 

@@ -40,49 +40,24 @@ INLINE void tile(const int M, const int NV, const int per_gate, OPERANDS) {
         if (M <= MOST) tile(M, NV, PER, segments, length, gap, x, x_row, w, out, out_row, out_gate);               \
         break;
 
-/* ---- the product where the weight lies: out[m][r] = x[m] . w[r], vectors along k ---- */
+/* ---- the product where the weight lies: out[m][r] = x[m] . w[r], four rows by four, vectors along k ---- */
 
-INLINE void dots(const int M, const int R, I K, const REAL *x, I x_row, const REAL *w, I w_row, REAL *out, I out_row) {
-    vec sum[M * R];
-    EVERY for (int i = 0; i < M * R; i++) sum[i] = (vec){};
+INLINE void dots(I K, const REAL *x, I x_row, const REAL *w, I w_row, REAL *out, I out_row) {
+    vec sum[W];
+    EVERY for (int i = 0; i < W; i++) sum[i] = (vec){};
     I k = 0;
     for (; k + W <= K; k += W)
-        EVERY for (int r = 0; r < R; r++) {
+        EVERY for (int r = 0; r < 4; r++) {
             const vec row = get(w + r * w_row + k);
-            EVERY for (int m = 0; m < M; m++) sum[m * R + r] += row * get(x + m * x_row + k);
+            EVERY for (int m = 0; m < 4; m++) sum[m * 4 + r] += row * get(x + m * x_row + k);
         }
-    REAL total[M * R];
-    if (M * R == W) put(total, sums16(sum));
-    else total[0] = sum1(sum[0]);
-    for (int m = 0; m < M; m++)
-        for (int r = 0; r < R; r++) {
-            REAL rest = total[m * R + r];
+    const vec total = sums16(sum);
+    for (int m = 0; m < 4; m++)
+        for (int r = 0; r < 4; r++) {
+            REAL rest = total[m * 4 + r];
             for (I j = k; j < K; j++) rest += w[r * w_row + j] * x[m * x_row + j];
             out[m * out_row + r] = rest;
         }
-}
-/* sixteen rows of w against one x, eight at a time: memory hands over few streams sooner than many */
-enum { STREAMS = 8 };
-INLINE void dots_of_one(I K, const REAL *x, const REAL *w, I w_row, REAL *out) {
-    vec sum[W];
-    for (int q = 0; q < W; q += STREAMS) {
-        vec s[STREAMS], t[STREAMS];
-        EVERY for (int r = 0; r < STREAMS; r++) s[r] = t[r] = (vec){};
-        I k = 0;
-        for (; k + 2 * W <= K; k += 2 * W) {
-            const vec a = get(x + k), b = get(x + k + W);
-            EVERY for (int r = 0; r < STREAMS; r++)
-                s[r] += a * get(w + (q + r) * w_row + k), t[r] += b * get(w + (q + r) * w_row + k + W);
-        }
-        EVERY for (int r = 0; r < STREAMS; r++) sum[q + r] = s[r] + t[r];
-        if (k + W <= K) for (int r = 0; r < STREAMS; r++) sum[q + r] += get(x + k) * get(w + (q + r) * w_row + k);
-    }
-    put(out, sums16(sum));
-    for (int r = 0; K % W && r < W; r++) {
-        REAL rest = 0;
-        for (I k = K / W * W; k < K; k++) rest += w[r * w_row + k] * x[k];
-        out[r] += rest;
-    }
 }
 /* all rows of x against rows [r0, r1) of w; sixteen rows of w stay in the first cache while x goes by */
 static void multiply(I M, I K, const REAL *x, I x_row, const REAL *w, I w_row, I r0, I r1, REAL *out, I out_row) {
@@ -90,13 +65,10 @@ static void multiply(I M, I K, const REAL *x, I x_row, const REAL *w, I w_row, I
         for (I m = 0, rows; m < M; m += rows) {
             const I n = least_of(W, r1 - r);
             rows = n == W && M - m >= 4 ? 4 : 1;
-            for (I i = 0; i < n; i += rows == 4 ? 4 : n == W ? W : 1) {
-                const REAL *a = x + m * x_row, *b = w + (r + i) * w_row;
-                REAL *to = out + m * out_row + r + i;
-                if (rows == 4) dots(4, 4, K, a, x_row, b, w_row, to, out_row);
-                else if (n == W) dots_of_one(K, a, b, w_row, to);
-                else dots(1, 1, K, a, 0, b, 0, to, 0);
-            }
+            const REAL *a = x + m * x_row, *b = w + r * w_row;
+            REAL *to = out + m * out_row + r;
+            if (rows == 4) for (I i = 0; i < W; i += 4) dots(K, a, x_row, b + i * w_row, w_row, to + i, out_row);
+            else lying(to, a, b, 0, n, K, w_row);
         }
 }
 

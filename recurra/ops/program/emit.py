@@ -17,32 +17,12 @@ from recurra.ops.program.schedule import Turn, cost, schedule
 from recurra.ops.program.stages import LINE, Lowered, Place, Stage, count
 
 PRODUCT = """
-/* y = W x + b for some rows of W, of which `many` are taken together: each number of W is read once */
-#define EACH_ROW _Pragma("GCC unroll 8") for (int k = 0; k < many; k++)
-#define PAIRS(x, y) (EVEN(x, y) + ODD(x, y))
-INLINE void rows_of(const int many, REAL *y, const REAL *x, const REAL *w, const REAL *b, I wide, I lw) {
-    vec s[8], z[8];
-    EACH_ROW s[k] = z[k] = (vec){};
-    I p = 0;
-    for (; p + 2 * W <= wide; p += 2 * W) {
-        const vec a = get(x + p), c = get(x + p + W);
-        EACH_ROW s[k] += a * get(w + k * lw + p), z[k] += c * get(w + k * lw + p + W);
-    }
-    for (; p < wide; p += W) {
-        const vec a = get_some(x + p, wide - p);
-        EACH_ROW s[k] += a * get_some(w + k * lw + p, wide - p);
-    }
-    /* neighbours are added, of all rows at once; one row's own sum would stop what the next ones read */
-    EACH_ROW s[k] += z[k];
-    for (int n = many / 2; n; n /= 2) for (int k = 0; k < n; k++) s[k] = PAIRS(s[2 * k], s[2 * k + 1]);
-    for (int n = many; n < W; n *= 2) s[0] = PAIRS(s[0], s[0]);
-    EACH_ROW y[k] = s[0][k] + (b ? b[k] : 0);
-}
-#define SOME(many) rows_of(many, y + r * out + i, x + r * wide, w + i * lw, b ? b + i : 0, wide, lw)
+/* the rows of eight by eight that are a thread's; eight of them stay in the first cache while those of x go by */
 INLINE void products(I from, I to, REAL *y, const REAL *x, const REAL *w, const REAL *b, I rows, I out, I wide, I lw) {
-    const I end = 8 * to < out ? 8 * to : out, whole = 8 * from + (end - 8 * from) / 8 * 8;
-    for (I i = 8 * from; i < whole; i += 8) for (I r = 0; r < rows; r++) SOME(8);
-    for (I i = whole; i < end; i++) for (I r = 0; r < rows; r++) SOME(1);
+    const I end = 8 * to < out ? 8 * to : out;
+    for (I i = 8 * from; i < end; i += 8)
+        for (I r = 0; r < rows; r++)
+            lying(y + r * out + i, x + r * wide, w + i * lw, b ? b + i : 0, end - i < 8 ? end - i : 8, wide, lw);
 }
 """
 MEETING = """
