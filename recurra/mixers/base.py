@@ -16,8 +16,9 @@ from recurra.parts.cell import part
 from recurra.shapes import Float, State, Tensor, state_zeros
 from recurra.state import each, rows
 
-# numbers of x that are mixed at once where only numbers are wanted: what is made of more is mapped anew each time
-PIECE = 1 << 21
+# numbers of x that are mixed at once where only numbers are wanted: eight times as many in float32 fill 32 MiB, and
+# what is larger malloc maps anew each time
+PIECE = 1 << 20
 LEAST = 1024  # steps of a piece, however wide: some architectures make tables once a call
 # one of which is in whatever torch says of its transforms: what it says of a wrong shape is shown as it is
 TRANSFORMS = ("functorch", "torch.func", "vmap", "forward AD", "forward mode", "not differentiable", "data pointer")
