@@ -48,7 +48,7 @@ def test_iterations_that_do_not_end_are_given_up():
 
 
 @pytest.mark.parametrize("way", [chunk, native])
-@pytest.mark.parametrize("K", [4, 16, 64])
+@pytest.mark.parametrize("K", [4, 7, 16, 64])
 @pytest.mark.parametrize("log_decay", [-1e-6, -0.1, -30.0])
 def test_float32_is_as_exact_as_cholesky(way, K, log_decay):
     torch.manual_seed(K)

@@ -2,11 +2,9 @@
  *
  * By Cholesky factors, of sixteen steps at once: a vec runs along time, so a factor's thousands of dependent numbers are
  * sixteen independent ones each, and none of its lanes idles. Only lower triangles are kept, row after row: those of
- * 32 keys fit in the nearest cache. */
+ * 32 keys take 34 KiB. */
 #include "chunk.h"
-#define LOWER(i) ((i) * ((i) + 1) / 2)
-/* a factor's rows have one number more, so that columns go in pairs */
-#define ROW(i) (LOWER(i) + (i))
+#define ROW(i) ((i) * ((i) + 1) / 2)
 
 typedef struct { Typed q, k, w, g; const uint8_t *reset; const REAL *first, *ridge; I B, T, H, K, gw; REAL *x; I threads; } Solve;
 /* G: one number for each of a triangle. L: a vec for each, and after them q; k and written: a vec for each key; rows: of
@@ -19,8 +17,8 @@ INLINE vec later2(vec x) { return PICK((vec){}, x, 14, 15, 16, 17, 18, 19, 20, 2
 INLINE vec later4(vec x) { return PICK((vec){}, x, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27); }
 INLINE vec later8(vec x) { return PICK((vec){}, x, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23); }
 
-/* every step's G, from that before them; G becomes the last one's */
-static void grams(const Room *r, vec d, const REAL *ridge, I K, I n) {
+/* every step's G, from that before them; G becomes the last one's, which those that are none leave as it is */
+static void grams(const Room *r, vec d, const REAL *ridge, I K) {
     const vec d2 = d * later1(d), d4 = d2 * later2(d2), d8 = d4 * later4(d4);
     vec whole = d;
     REAL *from = (REAL *)&whole;
@@ -30,49 +28,65 @@ static void grams(const Room *r, vec d, const REAL *ridge, I K, I n) {
         for (I j = 0; j <= i; j++) {
             vec x = w * get(r->k + j * W);
             x += d * later1(x), x += d2 * later2(x), x += d4 * later4(x), x += d8 * later8(x);
-            x += whole * r->G[LOWER(i) + j];
-            r->G[LOWER(i) + j] = x[n - 1];
+            x += whole * r->G[ROW(i) + j];
+            r->G[ROW(i) + j] = x[W - 1];
             put(r->L + (ROW(i) + j) * W, i == j ? x + ridge[i] : x);
         }
     }
 }
-/* rows i.. of columns j and j + 1 less the products of earlier columns, R of them */
-#define LESS(R) \
-INLINE void less_##R(REAL *L, I i, I j) { \
-    const REAL *left = L + ROW(j) * W, *right = L + ROW(j + 1) * W; \
-    REAL *rows[R]; \
-    vec x[R], y[R]; \
-    for (int u = 0; u < R; u++) rows[u] = L + ROW(i + u) * W, x[u] = get(rows[u] + j * W), y[u] = get(rows[u] + (j + 1) * W); \
-    for (I k = 0; k < j; k++) { \
-        const vec a = get(left + k * W), b = get(right + k * W); \
-        for (int u = 0; u < R; u++) { const vec z = get(rows[u] + k * W); x[u] -= z * a, y[u] -= z * b; } } \
-    for (int u = 0; u < R; u++) put(rows[u] + j * W, x[u]), put(rows[u] + (j + 1) * W, y[u]); }
-LESS(4) LESS(1)
 INLINE vec over_root(vec x) {
     vec y;
     for (int i = 0; i < W; i++) y[i] = IS_DOUBLE ? sqrt(x[i]) : sqrtf(x[i]);
     return 1 / y;
 }
+#define EVERY(i, n) _Pragma("GCC unroll 4") for (int i = 0; i < n; i++)
+/* The factor's rows and columns from j on, C of each, less the products of earlier columns; 1 / L_ii on the diagonal. And
+ * R rows below, from i on. Loops end at constants, or what they fill would lie in memory. */
+#define CORNER(C) \
+static void corner_##C(REAL *L, I j) { \
+    REAL *rows[C]; \
+    vec x[C][C], z[C]; \
+    EVERY(u, C) rows[u] = L + ROW(j + u) * W; \
+    EVERY(u, C) EVERY(c, C) if (c <= u) x[u][c] = get(rows[u] + (j + c) * W); \
+    for (I k = 0; k < j; k++) { \
+        EVERY(u, C) z[u] = get(rows[u] + k * W); \
+        EVERY(u, C) EVERY(c, C) if (c <= u) x[u][c] -= z[u] * z[c]; } \
+    EVERY(c, C) { \
+        x[c][c] = over_root(x[c][c]); \
+        EVERY(u, C) if (u > c) x[u][c] *= x[c][c]; \
+        EVERY(u, C) EVERY(d, C) if (c < d && d <= u) x[u][d] -= x[u][c] * x[d][c]; } \
+    EVERY(u, C) EVERY(c, C) if (c <= u) put(rows[u] + (j + c) * W, x[u][c]); }
+#define BELOW(R, C) \
+static void below_##R##x##C(REAL *L, I i, I j) { \
+    REAL *rows[R]; \
+    const REAL *ends[C]; \
+    vec x[R][C], y[C]; \
+    EVERY(c, C) ends[c] = L + ROW(j + c) * W; \
+    EVERY(u, R) rows[u] = L + ROW(i + u) * W; \
+    EVERY(u, R) EVERY(c, C) x[u][c] = get(rows[u] + (j + c) * W); \
+    for (I k = 0; k < j; k++) { \
+        EVERY(c, C) y[c] = get(ends[c] + k * W); \
+        EVERY(u, R) { const vec z = get(rows[u] + k * W); EVERY(c, C) x[u][c] -= z * y[c]; } } \
+    EVERY(c, C) { \
+        EVERY(b, C) if (b < c) { const vec z = get(ends[c] + (j + b) * W); EVERY(u, R) x[u][c] -= x[u][b] * z; } \
+        const vec z = get(ends[c] + (j + c) * W); \
+        EVERY(u, R) x[u][c] *= z; } \
+    EVERY(u, R) EVERY(c, C) put(rows[u] + (j + c) * W, x[u][c]); }
+#define PANEL(C) CORNER(C) BELOW(4, C) BELOW(1, C) \
+static void panel_##C(REAL *L, I K, I j) { \
+    I i = j + C; \
+    corner_##C(L, j); \
+    for (; i + 4 <= K + 1; i += 4) below_4x##C(L, i, j); \
+    for (; i <= K; i++) below_1x##C(L, i, j); }
+PANEL(4) PANEL(1)
 /* G = L L', with 1 / L_ii where L_ii would stand; q, the row after the last, is solved for on the way down, and then
- * x = L'^{-1} L^{-1} q in its place on the way up. Two columns at a time, so that enough sums go side by side. */
+ * x = L'^{-1} L^{-1} q in its place on the way up. Four columns at a time: what a row has of earlier ones is read once
+ * for all of them, for it does not always lie in the nearest cache. */
 static void solved(REAL *L, I K) {
     REAL *x = L + ROW(K) * W;
-    for (I j = 0; j < K; j += 2) {
-        I i = j;
-        for (; i + 4 <= K + 1; i += 4) less_4(L, i, j);
-        for (; i <= K; i++) less_1(L, i, j);
-        REAL *next = L + (ROW(j + 1) + j) * W;
-        const vec first = over_root(get(L + (ROW(j) + j) * W)), by = first * get(next);
-        put(L + (ROW(j) + j) * W, first), put(next, by);
-        if (j + 1 == K) break;
-        const vec second = over_root(get(next + W) - by * by);
-        put(next + W, second);
-        for (i = j + 2; i <= K; i++) {
-            REAL *to = L + (ROW(i) + j) * W;
-            const vec y = first * get(to);
-            put(to, y), put(to + W, second * (get(to + W) - y * by));
-        }
-    }
+    I j = 0;
+    for (; j + 4 <= K; j += 4) panel_4(L, K, j);
+    for (; j < K; j++) panel_1(L, K, j);
     for (I i = K - 1; i >= 0; i--) {
         const REAL *row = L + ROW(i) * W;
         const vec y = get(x + i * W) * get(row + i * W);
@@ -85,18 +99,18 @@ static void head(const Solve *f, const Room *r, I b, I h) {
     REAL *q = r->L + ROW(K) * W;
     const Shape z = {.reset = f->reset, .B = f->B, .T = f->T, .H = f->H, .K = K};
     Piece c = {.b = b, .h = h};
-    for (I i = 0; i < K; i++) for (I j = 0; j <= i; j++) r->G[LOWER(i) + j] = f->first[((b * f->H + h) * K + i) * K + j];
+    for (I i = 0; i < K; i++) for (I j = 0; j <= i; j++) r->G[ROW(i) + j] = f->first[((b * f->H + h) * K + i) * K + j];
     for (; c.t < f->T; c.t += c.n) {
         c.n = end_of(&z, b, c.t, CHUNK) - c.t;
         const At w = rows_of(f->w, c), g = rows_of(f->g, c);
         REAL weights[W] = {}, decays[W];
         for (I i = 0; i < W; i++) decays[i] = f->gw && i < c.n ? number(g, i) : 0;
         for (I i = 0; i < c.n; i++) weights[i] = number(w, i);
-        if (fresh(&z, b, c.t)) memset(r->G, 0, LOWER(K) * sizeof(REAL));
+        if (fresh(&z, b, c.t)) memset(r->G, 0, ROW(K) * sizeof(REAL));
         pack(r->rows, lk, rows_of(f->k, c), c.n, CHUNK, K, CHUNK), columns(r->k, r->rows, lk, lk);
         pack(r->rows, lk, rows_of(f->q, c), c.n, CHUNK, K, CHUNK), columns(q, r->rows, lk, lk);
         for (I i = 0; i < K; i++) put(r->written + i * W, get(weights) * get(r->k + i * W));
-        grams(r, exps(get(decays)), f->ridge + h * K, K, c.n);
+        grams(r, exps(get(decays)), f->ridge + h * K, K);
         solved(r->L, K);
         for (I i = 0; i < lk; i += W) transpose16(r->rows + i, lk, q + i * W, W);
         unpack(dense(f->x, WIDE, &z, c, K), r->rows, lk, c.n, K);
@@ -113,7 +127,7 @@ I least_squares_solve(const Solve *f, I fields) {
         Arena a = {0};
         for (int round = 0; round < 2; round++) {
             if (round) allot(&a);
-            own.G = take(&a, LOWER(K)), own.L = take(&a, (ROW(K) + own.lk + 2) * W);
+            own.G = take(&a, ROW(K)), own.L = take(&a, (ROW(K) + own.lk + 2) * W);
             own.k = take(&a, own.lk * W), own.written = take(&a, own.lk * W);
             own.rows = take(&a, CHUNK * own.lk);
         }
