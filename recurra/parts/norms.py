@@ -32,6 +32,12 @@ def _scaled(x: Tensor, weight: Tensor, squares: Tensor, count: Tensor | int, eps
     return _rms(x, squares, count, epsilon) * weight
 
 
+def _rms_gated(
+    x: Tensor, gate: Tensor, squares: Tensor, count: Tensor | int, epsilon: float, squash: Squash | None
+) -> Tensor:
+    return _rms(x, squares, count, epsilon) * (gate if squash is None else squash(gate))
+
+
 def _gated(
     x: Tensor, gate: Tensor, weight: Tensor, squares: Tensor, count: Tensor | int, epsilon: float, squash: Squash
 ) -> Tensor:
@@ -41,6 +47,15 @@ def _gated(
 def rms(x: Float[Tensor, "... D"], epsilon: float) -> Float[Tensor, "... D"]:
     r"""`x` over its root mean square, :math:`x / \sqrt{\operatorname{mean}(x^2) + \epsilon}`, in the wide type."""
     return pointwise(Map("rms", _rms, 1, _square, constants=(epsilon,)), x.to(wide(x)))
+
+
+def rms_gated(
+    x: Float[Tensor, "B T *H D"], gate: Float[Tensor, "B T _"], epsilon: float, squash: Squash | None = None
+) -> Float[Tensor, "B T _"]:
+    """`rms(x) * squash(gate)`, heads side by side, in the gate's type; None: the gate as it is."""
+    real = wide(x)
+    way = Map("rms_gated", _rms_gated, 1, _square, constants=(epsilon, squash))
+    return pointwise(way, x.to(real), gate.unflatten(-1, x.shape[2:]).to(real)).flatten(2).to(gate.dtype)
 
 
 def unit(x: Float[Tensor, "... D"], epsilon: float = 1e-6) -> Float[Tensor, "... D"]:

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from recurra.parts.norms import RMSNorm, unit
+from recurra.parts.norms import RMSNorm, rms_gated, unit
 
 
 @pytest.mark.parametrize("groups", [1, 3])
@@ -22,6 +22,19 @@ def test_rms_norm_squares_in_the_wide_type():
     y = RMSNorm(1000).bfloat16()(x)
     assert y.dtype == torch.bfloat16
     assert_close(y.double(), F.rms_norm(x.double(), (1000,)), rtol=2**-8, atol=0)
+
+
+@pytest.mark.parametrize("squash", [None, F.silu])
+@pytest.mark.parametrize("steps", [2, 300])
+def test_a_gated_norm_is_of_each_head_and_one_pass_agrees(steps, squash):
+    read, both = torch.randn(2, steps, 2, 16, dtype=torch.float64), torch.randn(2, steps, 64, dtype=torch.float64)
+    leaves = read.requires_grad_(), both.requires_grad_()
+    gate = both.split(32, -1)[1]
+    expected = F.rms_norm(read, (16,), None, 1e-3).flatten(-2) * (gate if squash is None else squash(gate))
+    found = rms_gated(read, gate, 1e-3, squash)
+    assert_close(found, expected)
+    grad = torch.randn_like(found)
+    assert_close(torch.autograd.grad(found, leaves, grad), torch.autograd.grad(expected, leaves, grad))
 
 
 def test_unit_has_length_one_and_at_zero_a_gradient():

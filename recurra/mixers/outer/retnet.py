@@ -8,7 +8,7 @@ from recurra.clock import Clock
 from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
 from recurra.parts.heads import divide
-from recurra.parts.norms import rms
+from recurra.parts.norms import rms_gated
 from recurra.parts.rotary import count, rotate, turns
 from recurra.shapes import Float, Int, Tensor
 
@@ -65,13 +65,14 @@ class RetNet(Mixer):
         memory, position = state
         both, value, gate = self.project(x).split(self.splits, -1)
         positions, position = count(position, x.shape[1], clock)
-        both = rotate(both.unflatten(-1, (2 * self.heads, -1)), *turns(positions, self.size))
-        query, key = both.split(self.heads, -2)
+        # a key is turned and made K^(-1/2) times as long at once
+        length = torch.tensor([1, self.size**-0.5], dtype=torch.float64, device=x.device)[:, None, None]
+        turned = (part[:, :, None] * length for part in turns(positions, self.size))
+        query, key = rotate(both.unflatten(-1, (2, self.heads, -1)), *turned).unbind(2)
         value = value.unflatten(-1, (self.heads, -1))
         log_decay = self._log_decay(memory).expand(key.shape[:3])
-        read, memory = self.scan(Outer(query, key * self.size**-0.5, value, log_decay), memory, clock)
-        read = rms(read, self.epsilon).flatten(-2).to(x.dtype)
-        return self.out(read * F.silu(gate)), (memory, position)
+        read, memory = self.scan(Outer(query, key, value, log_decay), memory, clock)
+        return self.out(rms_gated(read, gate, self.epsilon, F.silu)), (memory, position)
 
     def _log_decay(self, memory: Float[Tensor, "B H K V"]) -> Float[Tensor, " H"]:
         """Made from whole numbers at each call: a buffer would be rounded whenever the parameters' type is."""

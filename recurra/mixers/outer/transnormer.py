@@ -9,7 +9,7 @@ from recurra.mixers.base import Mixer
 from recurra.ops import Outer, Scan
 from recurra.parts.heads import divide
 from recurra.parts.lerp import place
-from recurra.parts.norms import rms
+from recurra.parts.norms import rms_gated
 from recurra.shapes import Float, Tensor
 
 
@@ -62,10 +62,11 @@ class TransNormer(Mixer):
         self, x: Float[Tensor, "B T D"], state: Float[Tensor, "B H K V"], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H K V"]]:
         """Project, remember, normalise, then gate."""
-        *parts, gate = self.project(x).chunk(4, -1)
-        query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in parts)
+        both, value, gate = self.project(x).split([2 * x.shape[-1], x.shape[-1], x.shape[-1]], -1)
+        query, key = F.silu(both).unflatten(-1, (2, self.heads, -1)).unbind(2)
+        value = value.unflatten(-1, (self.heads, -1))
         # made from whole numbers at each call: a buffer would be rounded whenever the parameters' type is
         head = torch.arange(1, self.heads + 1, dtype=state.dtype, device=state.device)
         log_decay = ((self.height - 1) * torch.exp2(-8 * head / self.heads)).expand(key.shape[:3])
-        read, state = self.scan(Outer(F.silu(query), F.silu(key), value, log_decay), state, clock)
-        return self.out(gate * rms(read.flatten(-2), self.epsilon).to(x.dtype)), state
+        read, state = self.scan(Outer(query, key, value, log_decay), state, clock)
+        return self.out(rms_gated(read.flatten(-2), gate, self.epsilon)), state
