@@ -78,7 +78,9 @@ RULES = {
     "many": Rule("many", many, 1, 1),
 }
 # B, T, heads, units of each: narrower than a vector, ragged, several heads, rows beyond what waits in the cache
-SHAPES = [(1, 1, 1, 5), (3, 7, 1, 20), (2, 9, 4, 16), (5, 6, 1, 70), (26, 4, 2, 65)]
+SHAPES = [
+    (1, 1, 1, 5), (3, 7, 1, 20), (2, 9, 4, 16), (5, 6, 1, 70), (26, 4, 2, 65), (4, 3, 1, 33), (13, 2, 1, 18),
+]  # fmt: skip
 
 
 def _make(rule, B, T, heads=1, d=6, dtype=torch.float64, inputs=None):

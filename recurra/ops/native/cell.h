@@ -96,20 +96,20 @@ typedef struct {
 I cell_forward(const Forward *f, I count) {
     CHECK(f, count)
     REAL *const hidden = f->hidden;
-    const I B = f->B, T = f->T, heads = f->heads, d = f->d, N = heads * d, Z = N + FU;
+    const I B = f->B, T = f->T, heads = f->heads, d = f->d, N = heads * d, Z = N + UNITS;
     I by_rows, by_units;
     int failed = 0;
     Meeting meeting = {0, 0};
     crew(B, T, heads, d, f->threads, &by_rows, &by_units);
 #if GATES
-    const I panels = forward_panels(heads, d);
+    const I panels = panels_of(heads, d);
     for (I k = 0; f->pack && k < KINDS; k++)
         pack_forward(heads, d, f->w + k * GATES * heads * d * d, f->packed + k * panels, f->threads);
 #endif
 #pragma omp parallel num_threads(by_rows * by_units) if (by_rows * by_units > 1)
     {
         const unsigned old = flush_on();
-        const Share s = share(B, heads, d, FU, by_rows, by_units);
+        const Share s = share(B, heads, d, UNITS, by_rows, by_units);
         const I n = s.u1 - s.u0, bytes = n * sizeof(REAL);
         REAL *z = 0, *handed = 0;
 #if GATES
@@ -258,20 +258,20 @@ typedef struct {
 
 I cell_backward(const Backward *f, I count) {
     CHECK(f, count)
-    const I B = f->B, T = f->T, heads = f->heads, d = f->d, N = heads * d, Z = N + BU;
+    const I B = f->B, T = f->T, heads = f->heads, d = f->d, N = heads * d, Z = N + UNITS;
     I by_rows, by_units;
     int failed = 0;
     Meeting meeting = {0, 0};
     crew(B, T, heads, d, f->threads, &by_rows, &by_units);
 #if GATES
-    const I panels = backward_panels(heads, d);
+    const I panels = panels_of(heads, d);
     for (I k = 0; f->pack && k < KINDS; k++)
         pack_backward(heads, d, f->w + k * GATES * heads * d * d, f->packed + k * panels, f->threads);
 #endif
 #pragma omp parallel num_threads(by_rows * by_units) if (by_rows * by_units > 1)
     {
         const unsigned old = flush_on();
-        const Share s = share(B, heads, d, BU, by_rows, by_units);
+        const Share s = share(B, heads, d, UNITS, by_rows, by_units);
         const I n = s.u1 - s.u0, bytes = n * sizeof(REAL);
         REAL *z = 0, *handed = 0;
         if (HANDED && !(handed = malloc(sizeof(REAL) * (s.b1 - s.b0 + 1) * HANDED * n))) failed = 1;
