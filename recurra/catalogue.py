@@ -16,6 +16,7 @@ from rich.table import Table
 
 from recurra.mixers import MIXERS
 from recurra.mixers.wrap import WRAPPERS
+from recurra.ops import native
 from recurra.ops.scan import IMPLEMENTATIONS, Scan, name_of, prepare
 from recurra.state import nbytes
 
@@ -53,9 +54,10 @@ class Row(NamedTuple):
 def catalogue() -> list[Row]:
     """Every row of MIXERS, in its order, with a bar on a terminal: the first time takes a minute."""
     said, bar = "looking (the first time compiles what runs)", Console(stderr=True)
-    return [
-        describe(name) for name in track(MIXERS, said, console=bar, transient=True, disable=not sys.stderr.isatty())
-    ]
+    with native.ahead():
+        return [
+            describe(name) for name in track(MIXERS, said, console=bar, transient=True, disable=not sys.stderr.isatty())
+        ]
 
 
 def describe(name: str) -> Row:

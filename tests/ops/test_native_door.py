@@ -5,6 +5,9 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from forked import Popen
@@ -148,3 +151,57 @@ def test_what_is_included_is_part_of_a_librarys_name():
     engines = [path.name for path in native.HERE.glob("*.c")]
     assert set().union(*map(included, engines)) == set(native.HEADERS)
     assert included("cell.h") | {"cell.h"} == set(native.CELL_HEADERS)
+
+
+def test_a_library_that_two_threads_want_is_made_once(monkeypatch):
+    made = []
+
+    def load(engine, real):
+        made.append(engine)
+        time.sleep(0.05)
+        raise native.Missing("nothing here")
+
+    monkeypatch.setattr(native, "_load", load)
+    with ThreadPoolExecutor(2) as pool:
+        assert set(pool.map(lambda _: native.library_of("wanted_twice", "float"), range(2))) == {"nothing here"}
+    assert made == ["wanted_twice"]
+
+
+def test_what_stops_the_work_stops_what_is_made_ahead_of_it(monkeypatch):
+    made, begun, go = [], threading.Event(), threading.Event()
+
+    def make(engine, real):
+        made.append((engine, real))
+        begun.set()
+        go.wait(10)
+
+    monkeypatch.setattr(native, "_made", make)
+    with pytest.raises(KeyboardInterrupt), native.ahead():
+        assert begun.wait(10)
+        threading.Timer(0.1, go.set).start()
+        raise KeyboardInterrupt
+    assert len(made) == 1
+
+
+def test_every_kernel_that_lies_in_a_file_is_made_ahead(monkeypatch):
+    made, done = set(), threading.Event()
+
+    def make(engine, real):
+        made.add((engine, real))
+        if ("waves", "float") in made:
+            done.set()
+
+    monkeypatch.setattr(native, "_made", make)
+    with native.ahead():
+        assert done.wait(10)
+    assert {(x.stem, "float") for x in native.HERE.glob("*.c")} <= made
+
+
+def test_a_user_without_a_home_is_told_where_to_say_one(monkeypatch):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("RECURRA_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(native.pathlib.Path, "home", home)
+    assert native._made.__wrapped__("outer", "float").endswith("set RECURRA_CACHE")

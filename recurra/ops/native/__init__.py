@@ -6,6 +6,9 @@ are safe. The OpenMP runtime is the one torch carries: with two in one process e
 Where no library can be had, one log line says why and `declines` passes it on; nothing crashes.
 """
 
+import collections
+import concurrent.futures
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -17,7 +20,8 @@ import shlex
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -56,6 +60,8 @@ TRANSFORMED = "torch.func, torch.vmap and forward-mode derivatives cannot see in
 
 # engine -> C that was written from a trace; every other engine's lies here in a file
 _written: dict[str, str] = {}
+# held while an engine's library is made: what else asks for it waits
+_making: collections.defaultdict[tuple[str, str], threading.Lock] = collections.defaultdict(threading.Lock)
 # those that torch.compile sees, as `operators` makes them
 KERNELS: dict[str, Any] = {}
 
@@ -70,11 +76,18 @@ def compiler() -> list[str]:
 
 
 def cache() -> pathlib.Path:
-    """Where libraries are kept."""
+    """Where libraries are kept.
+
+    Raises:
+        Missing: nobody says where.
+    """
     if own := os.environ.get("RECURRA_CACHE"):
         return pathlib.Path(own)
     shared = os.environ.get("XDG_CACHE_HOME")
-    return (pathlib.Path(shared) if shared else pathlib.Path.home() / ".cache") / "recurra"
+    try:
+        return (pathlib.Path(shared) if shared else pathlib.Path.home() / ".cache") / "recurra"
+    except RuntimeError as error:  # a user whom the machine does not know, as in a container
+        raise Missing("there is no home folder to keep compiled kernels in: set RECURRA_CACHE") from error
 
 
 @functools.cache
@@ -181,11 +194,37 @@ def _say(line: str) -> None:
 @functools.cache
 def library_of(engine: str, real: str) -> ctypes.CDLL | str:
     """The library, or why there is none."""
+    with _making[engine, real]:
+        library = _made(engine, real)
+    if isinstance(library, str):
+        _say(f"{library}; slower implementations are used instead")
+    return library
+
+
+@functools.cache
+def _made(engine: str, real: str) -> ctypes.CDLL | str:
     try:
         return _load(engine, real)
     except Missing as reason:
-        _say(f"{reason}; slower implementations are used instead")
         return str(reason)
+
+
+@contextlib.contextmanager
+def ahead() -> Iterator[None]:
+    """Inside, another thread makes the libraries whose C lies here, for who will want most of them."""
+
+    def make(engine: str, real: str) -> None:
+        with _making[engine, real]:
+            _made(engine, real)
+
+    helper = concurrent.futures.ThreadPoolExecutor(1)
+    try:
+        # in double precision what a mixer of single precision counts angles by
+        for engine, real in (("diag", "double"), *((x.stem, "float") for x in sorted(HERE.glob("*.c")))):
+            helper.submit(make, engine, real)
+        yield
+    finally:
+        helper.shutdown(cancel_futures=True)
 
 
 @functools.cache
