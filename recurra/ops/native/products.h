@@ -18,8 +18,8 @@ enum { VL = BYTES / sizeof(REAL) };
 INLINE I least_of(I a, I b) { return a < b ? a : b; }
 INLINE I ceil_of(I a, I b) { return (a + b - 1) / b; }
 
-/* A panel is NV registers wide, k streaming: few registers by many rows, since a core's second cache hands over a column
-   of R no faster than some rows can use it.  out[m][...] = sum_k x[m][k] w[k][...]: M rows by P panels, held in
+/* A panel is NV registers wide, k streaming: few registers by many rows, since a core's second cache hands over a
+   column of R no faster than some rows can use it.  out[m][...] = sum_k x[m][k] w[k][...]: M rows by P panels, held in
    registers.  Few rows take several panels at once: a sum waits for itself.  k runs over `segments` pieces of `length`,
    `gap` apart: one piece forward, one for each gate backward. */
 enum { NV = 2, UNITS = NV * VL, SUMS = REGISTERS < 16 ? REGISTERS : 16, ROWS = SUMS / NV };
