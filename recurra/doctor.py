@@ -91,7 +91,10 @@ def _native() -> Iterator[Check]:
         yield Check("compiler", None, f"{reason}; without one the slower implementations run")
         return
     yield Check("compiler", True, " ".join(native.compiler()))
-    yield _cache(native.cache())
+    try:
+        yield _cache(native.cache())
+    except native.Missing as reason:
+        yield Check("cache", None, str(reason))
     for source in sorted(pathlib.Path(native.__file__).parent.glob("*.c")):
         reason = native.declines(source.stem, torch.zeros(1))
         yield Check(f"kernel: {source.stem}", reason is None, reason or "compiled and loaded")
