@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from recurra.checks import at_least
 from recurra.clock import Clock
 from recurra.ops.attention import attention
-from recurra.ops.walk import Walk, Way
+from recurra.ops.scan import compiled
+from recurra.ops.walk import Walk, Way, native
 from recurra.ops.walk.choose import walk
 from recurra.ops.walk.loop import choose as choose
 from recurra.parts.rotary import count, rotary_turns, rotate
@@ -205,6 +206,39 @@ def through(
         found = each(lambda x: x.flatten(0, 1), made if way.makes else before)
         y.append(read(found, asked, ready, place).unflatten(0, (batch, -1)))
     return segments.in_time(torch.cat(y, 1) if len(y) > 1 else y[0]), (memory, opened)
+
+
+def whole(x: Float[Tensor, "B T D"], opened: Open) -> bool:
+    """Whether these steps fill a segment that begins with them, in every row, so that `at_once` may be asked."""
+    room, past = opened
+    return x.shape[1] > room.shape[1] and not bool(past.any())
+
+
+def at_once(
+    way: Way, x: Float[Tensor, "B T D"], memory: State, room: Float[Tensor, "B R E"], start: State, clock: Clock | None
+) -> tuple[Float[Tensor, "B T D"], State, Open] | None:
+    """All that a layer makes of segments that begin with these steps, in one walk in C; None where that is not taken.
+
+    Args:
+        way: makes y `(R, C, D)` of a memory and of a segment's x `(R, C, D)`.
+        x: of every step; `whole` says yes.
+        memory: before the first segment.
+        room: as of the open segment, for R steps.
+        start: the memory of a sequence that begins.
+        clock: when steps happen.
+
+    Returns:
+        The output, the memory, and x of the steps of the segment that is open after them.
+    """
+    segments, opened = arrange(x[..., :0], x, none_open(x.new_zeros(*room.shape[:2], x.shape[-1])), clock)
+    y = []
+    for some in segments.together():
+        record = Walk(way, (some.kept,), start, some.fresh, some.full)
+        if not compiled(native, record, memory):
+            return None
+        (_, (found,)), memory = native.scan(record, memory)
+        y.append(found)
+    return segments.in_time(torch.cat(y, 1) if len(y) > 1 else y[0]), memory, opened
 
 
 def _known(way: Way, segments: Segments, size: int) -> tuple | None:

@@ -59,7 +59,8 @@ def _attention(x, y):
     scores = query @ key.mT
     hidden = torch.where(query > query[:, :1] - 1, scores, -torch.inf)
     attended = scores.softmax(-1) @ (query * key), hidden.softmax(-1) @ key
-    return *attended, query.mT @ key, x.roll(2, 1), y.roll(-1, 0), (x * 2).erf()
+    columns = (y[:, :, None] * torch.cat([x, y, x, x[:, :1]], 1)[:, None]).softmax(1)
+    return *attended, query.mT @ key, x.roll(2, 1), y.roll(-1, 0), (x * 2).erf(), columns, columns[:2].softmax(-2)
 
 
 def _norms(x, y):
@@ -70,8 +71,15 @@ def _same_numbers(x, y):
     return x, x, y.clone(), x.mT
 
 
+def _turned(x, y):
+    # sixteen rows and more lie as columns
+    grid = (x[:, :, None, None] * y[0, :, None] + torch.cat([y, x, y, x[:1, :1].expand(3, 1)], 1)[0]).transpose(0, 3)
+    wide = torch.cat([grid[:, 0], grid[:, 1]], -2).flatten(1)[:, :16]
+    return wide.mT.contiguous(), wide.mT.contiguous() + wide, grid.permute(2, 0, 1, 3).contiguous()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("function", [_views, _sums, _maps, _matrices, _attention, _norms, _same_numbers])
+@pytest.mark.parametrize("function", [_turned, _views, _sums, _maps, _matrices, _attention, _norms, _same_numbers])
 def test_a_graph_in_c_is_its_function(function, dtype):
     inputs = torch.randn(3, 5, dtype=dtype), torch.randn(3, 5, dtype=dtype)
     before = [x.clone() for x in inputs]
@@ -148,6 +156,7 @@ def test_constants_of_the_graph_are_kept():
     (lambda x, y: (x + y.to(x.dtype),), (torch.ones(2), torch.ones(2, dtype=torch.bool)), "bool"),
     (lambda x: (torch.addmm(x, x, x, beta=0.5),), (torch.ones(2, 2),), "'addmm' with beta"),
     (lambda x: (x.bool().to(x.dtype),), (torch.ones(2),), "numbers as truth"),
+    (lambda x: (x.softmax(0),), (torch.ones(3, 5),), "softmax over another axis"),
     (lambda x, y: (x[y],), (torch.ones(2), torch.tensor([1])), "no C for 'index'"),
 ])  # fmt: skip
 def test_what_has_no_words_is_declined(function, inputs, reason):

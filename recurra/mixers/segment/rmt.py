@@ -13,8 +13,9 @@ from recurra.ops.walk import Way
 from recurra.parts.cross import FeedForward
 from recurra.parts.heads import divide
 from recurra.parts.linear import Joined, linear
+from recurra.parts.lying import Lying
 from recurra.parts.norms import RMSNorm
-from recurra.parts.segment import Open, check_segment, none_open, through, turned
+from recurra.parts.segment import Open, at_once, check_segment, none_open, through, turned, whole
 from recurra.parts.window import attend
 from recurra.shapes import Float, Tensor
 
@@ -78,19 +79,42 @@ class RMT(Mixer):
         self, x: Float[Tensor, "B T D"], state: tuple[Tensor, Open], clock: Clock | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, Open]]:
         """Let the memory read every full segment, then read for all steps at once."""
-        query, kept = self.query(x), linear(x, self.key, self.value)
         # the same for every segment, and what a memory gives is needed by its segment's steps and by itself
         three = Joined(self.query, self.key, self.value)
-        give = partial(self._give, three)
-        (memory, opened), (first, none) = state, self.initial_state(len(x))
         parts = self.enter, self.norm, self.leave, self.out, self.feed_forward, *three.called
         weights = *three.weights, *(weight for part in parts for weight in part.parameters())
+        found = self._at_once(x, state, clock, three, weights, parts) if whole(x, state[1]) else None
+        if found is not None:
+            return found
+        query, kept = self.query(x), linear(x, self.key, self.value)
+        give = partial(self._give, three)
+        (memory, opened), (first, none) = state, self.initial_state(len(x))
         way = Way(partial(self._write, give), weights, (RMT, self.heads), parts)
         y, ((memory, _), opened) = through(
             self._split, way, self._read, query, kept,
             ((memory, give(memory, x.dtype)), opened), ((first, give(first, x.dtype)), none), clock,
         )  # fmt: skip
         return y, (memory, opened)
+
+    def _at_once(
+        self,
+        x: Float[Tensor, "B T D"],
+        state: tuple[Tensor, Open],
+        clock: Clock | None,
+        three: Joined,
+        weights: tuple[Tensor, ...],
+        parts: tuple[nn.Module, ...],
+    ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, Open]] | None:
+        """The same, segment by segment, in C, if that takes it."""
+        first, (room, _) = self.initial_state(len(x))
+        lying = Lying.of(x, self.segment, x.shape[-1] // self.heads, self.base)
+        way = Way(partial(self._segment, three, lying), (*weights, *lying), (RMT, self.heads, "whole"), parts, True)
+        found = at_once(way, x, state[0], room, first, clock)
+        if found is None:
+            return None
+        y, memory, (kept, past) = found
+        room = linear(kept, self.key, self.value).to(room.dtype) if bool(past.any()) else room
+        return y, (memory, (room, past))
 
     def _give(self, three: Joined, memory: Float[Tensor, "N M D"], kind: torch.dtype) -> Float[Tensor, "N M 3 H K"]:
         """Queries, keys and values of memory tokens."""
@@ -112,13 +136,33 @@ class RMT(Mixer):
         key, value = kept.unflatten(-1, (2, self.heads, -1)).unbind(-3)
         return turned(key, torch.arange(key.shape[1], device=key.device)[None], self.base), value
 
+    def _segment(
+        self, three: Joined, lying: Lying, memory: Float[Tensor, "B N D"], ready: tuple[Float[Tensor, "B C D"]]
+    ) -> tuple[Float[Tensor, "B N D"], tuple[Float[Tensor, "B C D"]]]:
+        """The memory after a whole segment, and what steps found."""
+        (x,), given = ready, self._give(three, memory, memory.dtype)
+        query, key, value = three(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 4, 1).contiguous().unbind(0)
+        query, key = lying.turned(query), lying.turned(key)
+        _, own, read = given.unbind(2)
+        y = self.out(lying.attend(query, key, value, own, read).flatten(-2))
+        return self._after(memory, given, *(z.permute(0, 3, 1, 2) for z in (key, value))), (y,)
+
     def _write(
         self, give: Callable[..., Tensor], memory: tuple[Tensor, Tensor], ready: tuple[Tensor, Tensor]
     ) -> tuple[tuple[Tensor, Tensor], tuple[()]]:
         """The memory after a segment, and what it gives."""
-        (before, given), (key, value) = memory, ready
+        after = self._after(*memory, *ready)
+        return (after, give(after, ready[0].dtype)), ()
+
+    def _after(
+        self,
+        memory: Float[Tensor, "B N D"],
+        given: Float[Tensor, "B N 3 H K"],
+        key: Float[Tensor, "B C H K"],
+        value: Float[Tensor, "B C H K"],
+    ) -> Float[Tensor, "B N D"]:
+        """The memory after a segment."""
         query, own, read = given.unbind(2)
         read = attend(query, torch.cat([own, key, own], 1), torch.cat([read, value, read], 1))
-        h = before + self.out(read.flatten(-2)).to(before.dtype)
-        h = self.leave(h + self.feed_forward(self.norm(h).to(key.dtype)).to(before.dtype))
-        return (h, give(h, key.dtype)), ()
+        h = memory + self.out(read.flatten(-2)).to(memory.dtype)
+        return self.leave(h + self.feed_forward(self.norm(h).to(key.dtype)).to(memory.dtype))

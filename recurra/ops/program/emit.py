@@ -89,6 +89,20 @@ INLINE void softmax_of(const int safe, I from, I to, REAL *restrict y, const REA
     }
 }
 """
+COLUMNS = """
+/* of every column of x (n x wide): sixteen columns are one vector, whose largest and whose sum take no shuffle */
+INLINE void columns_of(I from, I to, REAL *restrict y, const REAL *restrict x, I n, I wide) {
+    for (I r = from; r < to; r++) for (I j = 0; j < wide; j += W) {
+        const REAL *a = x + r * n * wide + j;
+        REAL *b = y + r * n * wide + j;
+        vec most = get(a), sum = {};
+        for (I i = 1; i < n; i++) { const vec c = get(a + i * wide); most = SELECT(c > most, c, most); }
+        for (I i = 0; i < n; i++) { const vec e = exps(get(a + i * wide) - most); sum += e, put(b + i * wide, e); }
+        const vec scale = 1 / sum;
+        for (I i = 0; i < n; i++) put(b + i * wide, scale * get(b + i * wide));
+    }
+}
+"""
 MAIN = """
 #define SPLIT(parts, each) parts * t / n * each, parts * (t + 1) / n * each
 I program_step(const I *f) {{
@@ -165,7 +179,8 @@ def passes(lowered: Lowered, turns: Sequence[Turn], name: str) -> Passes:
 def texts(stages: Sequence[Stage]) -> list[str]:
     """The C that the functions of these stages call."""
     kinds = {stage.kind.removeprefix("safe_") for stage in stages}
-    return [text for kind, text in (("product", PRODUCT), ("tiles", MATRICES), ("softmax", SOFTMAX)) if kind in kinds]
+    known = ("product", PRODUCT), ("tiles", MATRICES), ("softmax", SOFTMAX), ("columns", COLUMNS)
+    return [text for kind, text in known if kind in kinds]
 
 
 def _key(place: Place) -> tuple[int, int]:
@@ -281,6 +296,11 @@ def _softmax(lowered: Lowered, stage: Stage) -> str:
     return f"static void NAME(I from, I to, REAL *y, const REAL *x) {{ softmax_of({safe}, from, to, y, x, {wide}); }}"
 
 
+def _columns(lowered: Lowered, stage: Stage) -> str:
+    *_, rows, wide = stage.out.like.shape
+    return f"static void NAME(I from, I to, REAL *y, const REAL *x) {{ columns_of(from, to, y, x, {rows}, {wide}); }}"
+
+
 def _turned(found: Loops) -> str:
     """A copy in which columns become rows: sixteen rows at once, or one by itself where they are split otherwise."""
     *_, row = kept = found.kept
@@ -358,5 +378,5 @@ def _sum(axes: list[Axis], which: int) -> str:
 
 WRITERS = {
     "map": _loops, "sum": _loops, "product": _product, "rows": _rows, "tiles": _tiles, "softmax": _softmax,
-    "safe_softmax": _softmax,
+    "safe_softmax": _softmax, "columns": _columns,
 }  # fmt: skip

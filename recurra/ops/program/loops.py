@@ -53,14 +53,30 @@ def loops(lowered: Lowered, stage: Stage) -> Loops:
         out = out.as_strided(*_kept(out, shape, stage.axes))
     strides = [out.expand(shape).stride(), *(x.like.expand(shape).stride() for _, x in leaves)]
     *outer, inner = _axes(shape, strides, stage.axes if stage.kind == "sum" else ())
-    return Loops(leaves, [x for x in outer if not x.summed], [x for x in outer if x.summed], inner)
+    kept = [x for x in outer if not x.summed]
+    return Loops(leaves, _dense_last(kept) if len(leaves) == 1 else kept, [x for x in outer if x.summed], inner)
 
 
 def turns_over(lowered: Lowered, stage: Stage, found: Loops) -> bool:
     """Whether a pass only copies, from where its rows lie as columns."""
     if stage.kind != "map" or stage.node not in lowered.leaves or not found.kept:
         return False
-    row, inner = found.kept[-1], found.inner
+    return _columns(found.kept[-1], found.inner)
+
+
+def lies_turned(x: Tensor) -> bool:
+    """Whether a copy without gaps turns rows over."""
+    *outer, inner = _axes(x.shape, [x.new_empty(x.shape).stride(), x.stride()], ())
+    return bool(outer) and _columns(_dense_last(outer)[-1], inner)
+
+
+def _dense_last(kept: list[Axis]) -> list[Axis]:
+    """Rows in the order in which what is read has those side by side that are so."""
+    return sorted(kept, key=lambda x: x.steps[1] == 1)
+
+
+def _columns(row: Axis, inner: Axis) -> bool:
+    """Whether what is read lies dense along rows, and what is made of it along the inner axis, both for vectors."""
     return row.steps[1] == inner.steps[0] == 1 and inner.steps[1] != 1 and row.size % LINE == 0 and inner.size >= LINE
 
 
@@ -72,6 +88,8 @@ def units(lowered: Lowered, stage: Stage) -> int:
         return len(stage.out.like)
     if stage.kind in ("softmax", "safe_softmax"):
         return stage.out.like.shape[:-1].numel()
+    if stage.kind == "columns":
+        return stage.out.like.shape[:-2].numel()
     if stage.kind == "product":
         return -(-len(stage.reads[1].like) // GROUP)
     found = loops(lowered, stage)
@@ -94,7 +112,8 @@ def touched(lowered: Lowered, stage: Stage) -> list[tuple[int, Tensor, Tensor | 
         unit = to // stage.out.like[0].numel()
         to = _strided([*zip(stage.out.like.shape, stage.out.like.stride(), strict=True)], stage.out)
     else:
-        unit = to % wide // GROUP if stage.kind == "product" else to // wide
+        row = wide * stage.out.like.shape[-2] if stage.kind == "columns" else wide
+        unit = to % wide // GROUP if stage.kind == "product" else to // row
     reads = [x for x in stage.reads if x.buffer in inner]
     wholes = [(x.buffer, _strided([*zip(x.like.shape, x.like.stride(), strict=True)], x), None) for x in reads]
     return [(stage.out.buffer, to, unit), *wholes]

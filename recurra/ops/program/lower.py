@@ -13,6 +13,7 @@ import torch
 from torch.fx import Node
 
 from recurra.ops.cell.trace import Graph, Number, Traced, Untraceable, reachable, word
+from recurra.ops.program.loops import lies_turned
 from recurra.ops.program.stages import LINE, Declined, Lowered, Mapped, Place, Stage, Value
 from recurra.ops.program.words import IGNORED, SAME, VIEWS, WORDS, plain
 from recurra.shapes import Tensor
@@ -109,7 +110,10 @@ class _Lowering:
         if name in SAME:
             if like.dtype is torch.bool and node.args[0].meta["val"].dtype is not torch.bool:  # pyright: ignore
                 raise Declined("numbers as truth")
-            self.values[node] = arguments[0]
+            value: Any = arguments[0]
+            turned = name == "clone" and isinstance(value, Place) and lies_turned(value.like)
+            # who asks for a copy without gaps reads it more than once, and sixteen rows at a time are soon turned
+            self.values[node] = self._copy(value) if turned else value
         elif name in VIEWS:
             self.values[node] = self._view(node, name, arguments)
         elif hasattr(self, _method(name)):
@@ -260,8 +264,10 @@ class _Lowering:
         return self._softmax_of(like, x, axis, kind="safe_softmax")
 
     def _softmax_of(self, like: Tensor, x: Value, axis: int, half: bool = False, kind: str = "softmax") -> Place:
-        if axis % like.ndim != like.ndim - 1:
-            raise Declined("a softmax over another axis than the last")
+        if axis % like.ndim == like.ndim - 2 and like.shape[-1] % LINE == 0 and kind == "softmax":
+            kind = "columns"
+        elif axis % like.ndim != like.ndim - 1:
+            raise Declined("a softmax over another axis than the last, or of columns that are no whole vectors")
         x, out = self._place(x), self._new(like.shape)
         self.stages.append(Stage(kind, out, (x if x.like.is_contiguous() else self._copy(x),)))
         return out

@@ -38,7 +38,7 @@ def cost(lowered: Lowered, stage: Stage) -> int:
     """Numbers that a pass goes through, dear ones counted more than once; a product's by eights."""
     if stage.node is None:
         out = count(stage.out)
-        each = {"rows": 1, "softmax": 16, "safe_softmax": 16}
+        each = {"rows": 1, "softmax": 16, "safe_softmax": 16, "columns": 16}
         return out * each[stage.kind] if stage.kind in each else out * stage.reads[0].like.shape[-1] // 8
     graph = lowered.graph
     dear = sum(graph.nodes[x][0] in emit.DEAR for x in reachable(Traced(graph, {}, {}), [stage.node]))

@@ -37,7 +37,7 @@ Value = Place | Mapped
 class Stage(NamedTuple):
     """One pass: `out` is the expression, or its sum over `axes`; or a product or a look-up of `reads`."""
 
-    kind: str  # map, sum, product, rows, tiles, softmax, safe_softmax
+    kind: str  # map, sum, product, rows, tiles, softmax, safe_softmax, columns (a softmax of each)
     out: Place
     reads: tuple[Place, ...]
     node: Number | None = None

@@ -5,8 +5,12 @@ import torch
 from oracles.stored import numbers
 from torch.testing import assert_close
 
+from recurra.clock import Clock
 from recurra.mixers.segment.rmt import RMT
 from recurra.mixers.window.attention import Attention
+from recurra.ops import native as door
+from recurra.ops.scan import use
+from recurra.ops.walk import native
 
 
 def by_neighbours(weight, heads):
@@ -38,6 +42,28 @@ def test_equals_the_package(cut):
     second, (memory, _) = mixer(stored["x"][:, cut:], state)
     assert_close(torch.cat([first, second], 1), stored["y"], rtol=1e-12, atol=1e-12)
     assert_close(memory, stored["memory"], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.skipif(door.available() is not None, reason=str(door.available()))
+def test_whole_segments_walked_at_once_are_the_loop(monkeypatch):
+    mixer, reset = RMT(16, tokens=3, heads=2).double(), torch.zeros(3, 70, dtype=torch.bool)
+    reset[1, 21] = reset[2, 64] = True
+    x, walked = torch.randn(3, 70, 16, dtype=torch.float64, requires_grad=True), []
+    scan = native.scan
+    monkeypatch.setattr(native, "scan", lambda record, state: walked.append(record.way.makes) or scan(record, state))
+
+    def run(clock):
+        y, (memory, (kept, past)) = mixer(x, clock=clock)
+        total = (y * y.detach().cos()).sum() + memory.square().sum() + kept.square().sum()
+        grads = torch.autograd.grad(total, [x, *mixer.parameters()])
+        return [y.detach(), memory.detach(), kept.detach(), past, *grads]
+
+    for given in (None, Clock(reset=reset)):
+        walked.clear()
+        found = run(given)
+        assert walked == [True]
+        with use("loop"):
+            assert_close(found, run(given), rtol=1e-9, atol=1e-11)
 
 
 def test_without_tokens_segments_are_apart():
