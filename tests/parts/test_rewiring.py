@@ -172,10 +172,17 @@ def test_what_hebbian_cannot_see_is_refused():
 
 
 def test_hebbian_names_all_that_it_does_not_see_and_what_to_do():
-    """In mLSTM two layers are products with their weights: what is seen instead is for the user to choose."""
-    model, x = MIXERS["mlstm"](8), torch.randn(2, 70, 8)
-    with pytest.raises(ValueError, match=r"nothing of inputs\.weight, gates\.weight: .* name others with where, or"):
+    model, x = nn.ModuleList([nn.Linear(4, 4) for _ in range(3)]), torch.randn(2, 4)
+    model.forward = lambda x: model[2](nn.functional.linear(x, model[0].weight @ model[1].weight))
+    with pytest.raises(ValueError, match=r"nothing of 0\.weight, 1\.weight: .* name others with where, or"):
         seen(Hebbian(masked(model), 1000, 0), model, x)
-    found = matrices(model, "out.weight")
+    found = matrices(model, "2.weight")
     others = Mask(found, scattered(found, 0.5, "uniform", random()))
-    assert set(seen(Hebbian(others, 1000, 0), model, x)) == {"out.weight"}
+    assert set(seen(Hebbian(others, 1000, 0), model, x)) == {"2.weight"}
+
+
+def test_layers_that_are_read_where_nobody_listens_are_seen():
+    """In mLSTM two layers are products with their weights, but for those who listen."""
+    model = MIXERS["mlstm"](8)
+    mask = masked(model)
+    assert set(seen(Hebbian(mask, 1000, 0), model, torch.randn(2, 70, 8))) == set(mask.matrices)

@@ -62,6 +62,7 @@ TRANSFORMED = "torch.func, torch.vmap and forward-mode derivatives cannot see in
 _written: dict[str, str] = {}
 # held while an engine's library is made: what else asks for it waits
 _making: collections.defaultdict[tuple[str, str], threading.Lock] = collections.defaultdict(threading.Lock)
+os.register_at_fork(after_in_child=_making.clear)  # the thread that held one is not in the child
 # those that torch.compile sees, as `operators` makes them
 KERNELS: dict[str, Any] = {}
 

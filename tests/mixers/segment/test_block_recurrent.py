@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from recurra.mixers.segment.block_recurrent import BlockRecurrent
 from recurra.mixers.window.sliding_window import SlidingWindow
+from recurra.parts.linear import Joined
 from recurra.parts.window import attend
 
 
@@ -31,7 +32,8 @@ def test_equals_the_packages_states():
         "gate": -weights["learned_ema_beta"],
     }
     mixer.load_state_dict(mixer.state_dict() | own)
-    give, (((states, earlier, had), _), reads) = partial(mixer._give, mixer._four()), (mixer.initial_state(2), [])
+    four = Joined(mixer.own_query, mixer.token_query, mixer.own_key, mixer.own_value)
+    give, (((states, earlier, had), _), reads) = partial(mixer._give, four), (mixer.initial_state(2), [])
     memory = states, give(states, stored["x"].dtype), earlier, had.to(earlier.dtype)
     kept = torch.cat([stored["key"], stored["value"]], -1)
     for x, part in zip(stored["x"].split(5, 1), kept.split(5, 1), strict=True):
