@@ -1,6 +1,6 @@
 """Where torch's fused functions are faster than our kernels for the same cell: what `ops/cell/native.py` goes by.
 
-    python -m benchmarks.choose [--seconds S] [--rules lstm,gru,elman_tanh,elman_relu] [--widths 64,...] [--rows 1,...]
+    python -m benchmarks.choose [--seconds S] [--rules lstm,gru_after,...] [--widths 64,...] [--rows 1,...]
 
 Both run the same record, in turns, from a single step of one row to 64 rows at width 1024, on one thread, without
 gradients and in training (forward and backward); the least time of each is taken. At the end it says what `RUNS`,
@@ -83,6 +83,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS)
     options = parser.parse_args()
+    if wrong := set(options.rules.split(",")) - set(RULES):
+        parser.error(f"no rule {', '.join(sorted(wrong))}: name some of {', '.join(RULES)}")
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     widths, batches, lengths = (
